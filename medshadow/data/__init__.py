@@ -1,0 +1,29 @@
+"""Data sets, readers, audit, splits and sampling: from files on disk to batches of cases."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_FILE_OF = {
+    "CaseDataset": "dataset",
+    "CaseTable": "cases",
+    "ClinicalImageReader": "readers",
+    "Draw": "draws",
+    "HAM10KDataset": "ham10k",
+    "LeftOut": "cases",
+    "PKSampler": "sampler",
+    "audit": "audit",
+    "ham10k_cases": "ham10k",
+    "read_image": "readers",
+    "split_cases": "splits",
+    "write_phantoms": "phantoms",
+}
+
+__all__ = list(_FILE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'medshadow.data' has no attribute {name!r}")
+    return getattr(import_module(f"medshadow.data.{_FILE_OF[name]}"), name)

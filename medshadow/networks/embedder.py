@@ -1,0 +1,170 @@
+"""The embedder: backbone, pooling, linear head, unit sphere; saved without pickled code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medshadow.errors import ModelFolderError
+from medshadow.networks.backbones import Backbone, backbone
+
+FORMAT = "medshadow-embedder/1"
+POOLINGS = ("average", "gem")
+DEFAULT_PREPROCESS = {"preset": "dermatology", "size": 160}
+
+
+class Embedder(nn.Module):
+    """Images to unit vectors: backbone, pooling, linear head, L2 normalisation.
+
+    Args:
+        backbone: a name for :func:`medshadow.networks.backbone` (ImageNet weights where there are
+            any), or a :class:`~medshadow.networks.Backbone`.
+        embedding_dim: D, or None for the pooled features themselves, without a head: the frozen
+            baseline.
+        pooling: "average", or "gem": the generalised mean with power 3 (Radenovic et al. 2018).
+        preprocess: the transform preset that images must go through, and its size in pixels.
+
+    Raises:
+        ValueError: the pooling or the preprocess setting is not known.
+
+    Example:
+        >>> from medshadow.networks import backbone
+        >>> embedder = Embedder(backbone("efficientnet-lite0", pretrained=False), embedding_dim=32)
+        >>> vectors = embedder.eval()(torch.rand(2, 3, 64, 64))
+        >>> vectors.shape, bool(torch.allclose(vectors.norm(dim=1), torch.ones(2)))
+        (torch.Size([2, 32]), True)
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "efficientnet-lite0",
+        embedding_dim: int | None = 128,
+        pooling: str = "average",
+        preprocess: Mapping[str, Any] = DEFAULT_PREPROCESS,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is not known; expected one of {POOLINGS}")
+        if embedding_dim is not None and embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be at least 1 or None; found {embedding_dim}")
+        self.backbone = _named(backbone) if isinstance(backbone, str) else backbone
+        self.pooling = pooling
+        self.preprocess = _checked_preprocess(preprocess)
+        self.embedding_dim = self.backbone.channels if embedding_dim is None else embedding_dim
+        self.head: nn.Module = (
+            nn.Identity()
+            if embedding_dim is None
+            else nn.Linear(self.backbone.channels, embedding_dim)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1."""
+        feature_map = self.backbone(images)
+        if self.pooling == "gem":
+            pooled = feature_map.float().clamp_min(1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+        else:
+            pooled = feature_map.mean((2, 3))
+        return F.normalize(self.head(pooled).float(), dim=1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights, architecture and preprocessing: vectors of equal digest compare."""
+        hasher = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            hasher.update(name.encode())
+            hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return hasher.hexdigest()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder: ``model.safetensors`` and ``model.json``.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+        description = {"format": FORMAT, **self._description(), "digest": self.digest}
+        (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Embedder:
+        """Read a model folder. Runs no code from it: JSON and safetensors only.
+
+        Raises:
+            ModelFolderError: a file is absent or damaged, or the weights are not those that
+                ``model.json`` was written with.
+        """
+        folder = Path(folder)
+        description = _read_description(folder / "model.json")
+        try:
+            dim = description["embedding_dim"] if description["head"] else None
+            embedder = cls(
+                backbone(description["backbone"], pretrained=False),
+                embedding_dim=dim,
+                pooling=description["pooling"],
+                preprocess=description["preprocess"],
+            )
+            embedder.load_state_dict(load_file(folder / "model.safetensors"))
+        except FileNotFoundError as error:
+            raise ModelFolderError(f"{folder}: model.safetensors is missing") from error
+        except KeyError as error:
+            raise ModelFolderError(f"{folder / 'model.json'}: key {error} is missing") from error
+        except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelFolderError(f"{folder}: the model cannot be built: {error}") from error
+        if embedder.digest != description.get("digest"):
+            raise ModelFolderError(
+                f"{folder}: the weights are not those model.json was written with "
+                f"(digest {embedder.digest[:12]}, expected {str(description.get('digest'))[:12]})"
+            )
+        return embedder.eval()
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone.name,
+            "embedding_dim": self.embedding_dim,
+            "head": not isinstance(self.head, nn.Identity),
+            "pooling": self.pooling,
+            "preprocess": self.preprocess,
+        }
+
+
+def _named(name: str) -> Backbone:
+    from medshadow.networks.backbones import MONAI_NETS
+
+    return backbone(name, pretrained=name not in MONAI_NETS)
+
+
+def _checked_preprocess(preprocess: Mapping[str, Any]) -> dict[str, Any]:
+    size = preprocess.get("size")
+    if not isinstance(preprocess.get("preset"), str) or not isinstance(size, int) or size < 32:
+        raise ValueError(
+            "preprocess must name a preset and a size of at least 32 pixels, such as "
+            f"{DEFAULT_PREPROCESS}; found {dict(preprocess)}"
+        )
+    return dict(preprocess)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelFolderError(
+            f"{path.parent}: not a model folder: model.json is missing"
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFolderError(f"{path}: not JSON: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else type(description)
+        raise ModelFolderError(f"{path}: format {found!r} found, {FORMAT!r} expected")
+    return description

