@@ -50,9 +50,9 @@ def noise(rng: np.random.Generator, cells: float) -> Map:
     return cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) * np.float32(1.3)
 
 
-def patches(rng: np.random.Generator, cells: float, share: float, soft: float = 0.4) -> Map:
-    """Blotches that cover about ``share`` of the canvas."""
-    field = noise(rng, cells)
+def patches(rng: np.random.Generator, cells: float, share: float, soft: float = 1.2) -> Map:
+    """Blotches with rough, soft edges that cover about ``share`` of the canvas."""
+    field = noise(rng, cells) + np.float32(0.3) * noise(rng, 6 * cells)
     level = float(np.quantile(field[::8, ::8], 1 - share))
     return ramp(field, level - soft / 2, level + soft / 2)
 
@@ -83,7 +83,8 @@ def outline(
         bumps += rng.normal(0, irregular / wave**0.7) * np.cos(wave * angle + rng.uniform(0, 7))
     ellipse = 1 / np.hypot(np.cos(angle - turn) / stretch**0.5, np.sin(angle - turn) * stretch**0.5)
     edge = (size * ellipse * np.clip(1 + bumps, 0.45, 1.7)).astype(np.float32)
-    depth = edge[_BIN] - _RADIUS
+    ragged = 0.12 * irregular * size + 0.8
+    depth = edge[_BIN] - _RADIUS + (noise(rng, 22) + 0.6 * noise(rng, 50)) * np.float32(ragged)
     side = 1 + uneven * np.cos(angle + rng.uniform(0, 7))
     width = np.maximum(1.5, soft * side).astype(np.float32)[_BIN]
     inside = np.clip(depth / width + 0.5, 0, 1)
@@ -162,7 +163,7 @@ def streaks(
 
 
 def vessels(rng: np.random.Generator, shape: Shape, *, trees: int, length: float) -> Map:
-    """Arborising vessels: sharp stems from the border inwards that fork into ever finer branches."""
+    """Arborising vessels: sharp stems from the border inwards that fork into finer branches."""
     canvas = np.zeros((SIDE, SIDE), np.uint8)
     for _ in range(trees):
         where = int(rng.integers(0, _BINS))
@@ -184,7 +185,7 @@ def commas(rng: np.random.Generator, where: Map, count: int, length: float) -> M
 
 
 def ridges(rng: np.random.Generator, *, period: float, wander: float) -> Map:
-    """Parallel ridges, as on a fingerprint; with much ``wander``, as on a brain. 1 in the furrows."""
+    """Parallel ridges as on a fingerprint; with much ``wander`` as on a brain. 1 in furrows."""
     turn = rng.uniform(0, np.pi)
     along = _COLUMN * np.float32(np.cos(turn)) + _ROW * np.float32(np.sin(turn))
     phase = along * np.float32(2 * np.pi / period) + np.float32(wander) * noise(rng, 7)
@@ -203,10 +204,9 @@ def off_centre(rng: np.random.Generator, shape: Shape, *, size: float, far: floa
     """A soft round region of ``size`` pixels, ``far`` pixels from the centre in some direction."""
     angle = rng.uniform(0, 2 * np.pi)
     x, y = far * np.cos(angle), far * np.sin(angle)
-    away = np.hypot(_COLUMN - np.float32(x), _ROW - np.float32(y)) + noise(rng, 8) * np.float32(
-        0.2 * size
-    )
-    return ramp(-away.astype(np.float32), -1.3 * size, -0.6 * size) * shape.inside
+    wobble = (noise(rng, 8) + 0.5 * noise(rng, 24)) * np.float32(0.22 * size)
+    away = np.hypot(_COLUMN - np.float32(x), _ROW - np.float32(y)) + wobble
+    return ramp(-away, -1.5 * size, -0.4 * size) * shape.inside
 
 
 def _point(radius: float, angle: float) -> tuple[int, int]:

@@ -99,7 +99,31 @@ def _skin(rng: np.random.Generator, tone: NDArray[np.float32]) -> Picture:
     if rng.random() < 0.3:
         freckles = np.clip(_field(rng, 22) - rng.uniform(1.3, 2.0), 0, 1) * rng.uniform(0.2, 0.6)
         density += freckles[..., None] * np.array([0.4, 0.8, 1.1], np.float32)
-    return tone * np.exp(-density)
+    _around(rng, density)
+    return tone * cv2.exp(-density)
+
+
+def _around(rng: np.random.Generator, density: Picture) -> None:
+    """Marks of the skin itself, lesion or not: vessels, follicles, furrows."""
+    if rng.random() < 0.3:
+        drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for _ in range(int(rng.integers(2, 9))):
+            path = rng.uniform((0, 0), (WIDTH, HEIGHT)) + np.cumsum(rng.normal(0, 7, (9, 2)), 0)
+            cv2.polylines(drawn, [path.round().astype(np.int32)], False, 255, 1, cv2.LINE_AA)
+        vessel = drawn * np.float32(rng.uniform(0.15, 0.5) / 255)
+        density += vessel[..., None] * np.array([0.16, 0.95, 0.7], np.float32)
+    if rng.random() < 0.3:
+        drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for x, y in rng.uniform((0, 0), (WIDTH, HEIGHT), (int(rng.integers(15, 60)), 2)):
+            radius = int(rng.uniform(1.0, 2.6) * (1 << _SUBPIXEL))
+            centre = (round(x * (1 << _SUBPIXEL)), round(y * (1 << _SUBPIXEL)))
+            cv2.circle(drawn, centre, radius, 255, -1, cv2.LINE_AA, _SUBPIXEL)
+        pore = cv2.GaussianBlur(drawn, (0, 0), 0.9) * np.float32(rng.uniform(-0.25, 0.2) / 255)
+        density += pore[..., None]
+    if rng.random() < 0.35:
+        furrow = np.abs(_field(rng, 34)) + np.abs(_field(rng, 30))
+        crease = np.clip(0.6 - furrow, 0, 1) * np.float32(rng.uniform(0.1, 0.3))
+        density += crease[..., None]
 
 
 def _place(rng: np.random.Generator, picture: Picture, lesion: NDArray[np.float32]) -> None:
@@ -114,8 +138,9 @@ def _place(rng: np.random.Generator, picture: Picture, lesion: NDArray[np.float3
     shift = centre - turn @ np.array([SIDE / 2, SIDE / 2])
     matrix = np.hstack([turn, shift[:, None]])
     seen = cv2.warpAffine(lesion, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
-    picture *= np.exp(-rng.uniform(0.85, 1.15) * seen[..., :3])
-    white = 0.9 * seen[..., 3:]
+    strength = np.float32(-rng.uniform(0.85, 1.15))
+    picture *= cv2.exp(strength * np.ascontiguousarray(seen[..., :3]))
+    white = np.float32(0.9) * seen[..., 3:]
     picture += white * (np.array([0.97, 0.93, 0.92], np.float32) - picture)
 
 
@@ -219,10 +244,10 @@ def _camera(rng: np.random.Generator, picture: Picture, clinic: Clinic) -> NDArr
     """Colour cast, contrast, focus and sensor noise of the site's camera."""
     gain = np.array(clinic.gain) * np.exp(rng.normal(0, 0.03, 3))
     seen = np.clip(picture * gain.astype(np.float32), 0.002, 1)
-    seen = np.power(seen, np.float32(clinic.gamma * np.exp(rng.normal(0, 0.08))))
+    seen = cv2.pow(seen, float(clinic.gamma * np.exp(rng.normal(0, 0.08))))
     blur = rng.uniform(0, 0.9)
     if blur > 0.3:
         seen = cv2.GaussianBlur(seen, (0, 0), blur)
     grain = rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
-    seen = seen * 255 + np.float32(rng.uniform(0.5, 3)) * grain
-    return np.clip(seen + 0.5, 0, 255).astype(np.uint8)
+    seen = seen * np.float32(255) + np.float32(rng.uniform(0.5, 3)) * grain
+    return cv2.convertScaleAbs(np.maximum(seen, 0))
