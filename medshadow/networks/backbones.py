@@ -32,6 +32,9 @@ class Backbone(nn.Module):
         channels: C, the channels of the feature map.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding for any input size: ceil(size / stride) comes out.
+    """A convolution with TensorFlow's SAME padding, for any input size: ceil(size / stride) out.
 
     Built from an existing convolution, whose weight it shares. Square kernels, no dilation.
 

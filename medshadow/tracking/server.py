@@ -1,0 +1,77 @@
+"""Which MLflow server a run goes to, and whether it answers, before any work is done."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from medshadow.errors import TrackingError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+PATIENCE_SECONDS = 8.0
+
+
+def tracking_uri(output_dir: str | Path) -> str:
+    """``MLFLOW_TRACKING_URI`` where it is set, else ``mlflow.db`` (SQLite) in the output folder."""
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    return chosen or f"sqlite:///{Path(output_dir).resolve() / 'mlflow.db'}"
+
+
+def check_tracking(uri: str) -> None:
+    """See within ten seconds that a tracking server answers.
+
+    Args:
+        uri: an MLflow tracking URI: a server, a database, or whatever MLflow knows.
+
+    Raises:
+        TrackingError: it is not reached, or MLflow refuses it; the message names the URI without
+            any password in it.
+    """
+    ask = _ask_server if uri.startswith(("http://", "https://")) else _ask_in_thread
+    failure = ask(uri)
+    if failure:
+        raise TrackingError(
+            f"the MLflow tracking server {without_password(uri)} cannot be used: {failure}. "
+            "Start it, correct MLFLOW_TRACKING_URI, or unset it to track into the output folder"
+        )
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: user and password left out."""
+    parts = urllib.parse.urlsplit(uri)
+    return uri if "@" not in parts.netloc else uri.replace(parts.netloc, parts.netloc.split("@")[1])
+
+
+def _ask_server(uri: str) -> str | None:
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PATIENCE_SECONDS):
+            return None
+    except urllib.error.HTTPError:
+        return None  # it answers; whether it lets us in is for MLflow to say
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def _ask_in_thread(uri: str) -> str | None:
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            MlflowClient(uri).search_experiments(max_results=1)
+            outcome.append(None)
+        except (MlflowException, OSError, ImportError) as error:
+            outcome.append(str(error).splitlines()[0])
+
+    # A driver that hangs cannot be interrupted: it is left behind in a daemon thread.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS * 4 if uri.startswith("sqlite") else PATIENCE_SECONDS)
+    return outcome[0] if outcome else f"no answer within {PATIENCE_SECONDS:.0f} s"

@@ -1,0 +1,53 @@
+"""The training loader: P x K batches of augmented cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from medshadow.data.cases import CaseTable
+from medshadow.data.dataset import CaseDataset
+from medshadow.data.sampler import PKSampler
+
+
+def training_loader(
+    table: CaseTable,
+    transform: Callable[[Any], Any],
+    *,
+    classes_per_batch: int | None = None,
+    images_per_class: int = 16,
+    batches_per_epoch: int | None = None,
+    seed: int = 0,
+    num_workers: int = 0,
+    cache_rate: float = 1.0,
+    progress: bool = True,
+) -> DataLoader[Any]:
+    """Batches of P classes x K images from the training section, every draw fixed by the seed.
+
+    Args:
+        table: a table with sections; its training section is used.
+        transform: MONAI transform of the items: ``dermatology_transforms(128, train=True)``.
+        classes_per_batch: P, or None for all classes of the training section.
+        images_per_class: K.
+        batches_per_epoch: see :class:`~medshadow.data.PKSampler`.
+        seed: seed of sampling and augmentation.
+        num_workers: worker processes; the batches are the same for any number.
+        cache_rate: share of the decoded images kept in memory.
+        progress: whether to show a bar while images are decoded.
+
+    Returns:
+        A loader of dictionaries ``image`` (P*K x 3 x S x S), ``label`` (P*K), ``case_id`` (list).
+    """
+    cases = table.section("training")
+    sampler = PKSampler(
+        cases.frame["label"].tolist(),
+        cases.frame["group"].tolist(),
+        classes_per_batch or len(cases.classes),
+        images_per_class,
+        batches_per_epoch=batches_per_epoch,
+        seed=seed,
+    )
+    dataset = CaseDataset(cases, transform, seed=seed, cache_rate=cache_rate, progress=progress)
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers)

@@ -1,0 +1,73 @@
+"""Optimizer and learning-rate schedules in the shape a configuration needs."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from medshadow.networks import Embedder
+
+
+def adamw(
+    embedder: Embedder,
+    learning_rate: float = 3e-4,
+    head_learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+) -> AdamW:
+    """AdamW with a learning rate for the pretrained backbone and another for the new head.
+
+    Biases and normalisation weights are not decayed.
+
+    Example:
+        >>> from medshadow.networks import backbone
+        >>> net = Embedder(backbone("resnet18", pretrained=False), 8)
+        >>> [(g["lr"], g["weight_decay"]) for g in adamw(net).param_groups]
+        [(0.0003, 0.01), (0.0003, 0.0), (0.001, 0.01), (0.001, 0.0)]
+    """
+    groups = []
+    for module, rate in ((embedder.backbone, learning_rate), (embedder.head, head_learning_rate)):
+        for decay, parameters in ((weight_decay, _matrices(module)), (0.0, _vectors(module))):
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    return AdamW(groups)
+
+
+def one_cycle(optimizer: Optimizer, steps: int, warmup: float = 0.1) -> OneCycleLR:
+    """Rise to each group's learning rate over a share of the steps, then fall to nearly zero.
+
+    Args:
+        optimizer: its groups' learning rates are the peaks.
+        steps: number of optimizer steps of the whole training.
+        warmup: share of the steps that the rise takes, in (0, 1).
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=warmup)
+
+
+def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.1) -> LRScheduler:
+    """Rise linearly to each group's learning rate, then fall to zero along a half cosine.
+
+    Args:
+        optimizer: its groups' learning rates are the peaks.
+        steps: number of optimizer steps of the whole training.
+        warmup: share of the steps that the rise takes, in [0, 1).
+    """
+    rise = round(steps * warmup)
+
+    def share(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+    return LambdaLR(optimizer, share)
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+
+
+def _vectors(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
