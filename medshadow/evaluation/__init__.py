@@ -6,10 +6,25 @@ from importlib import import_module
 from typing import Any
 
 _FILE_OF = {
+    "Diagnostics": "report",
     "EmbeddedCases": "embedded",
     "Neighbours": "retrieval",
-    "majority_vote": "retrieval",
+    "alignment": "geometry",
+    "diagnose": "report",
+    "effective_rank": "geometry",
+    "group_bootstrap": "uncertainty",
+    "hubness": "geometry",
+    "majority_baseline": "report",
+    "majority_vote": "votes",
+    "map_at_r": "retrieval",
     "nearest_groups": "retrieval",
+    "precision_at_k": "retrieval",
+    "r_precision": "retrieval",
+    "recall_at_k": "retrieval",
+    "reciprocal_rank": "retrieval",
+    "score_rankings": "retrieval",
+    "silhouettes": "geometry",
+    "uniformity": "geometry",
 }
 
 __all__ = list(_FILE_OF)

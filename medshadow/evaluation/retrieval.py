@@ -1,4 +1,9 @@
-"""Nearest known cases for each query, one a lesion or patient, and their vote."""
+"""Nearest known cases for each query, one a lesion or patient, and how good their order is.
+
+The metrics take rankings as ``relevant``: bool Q x M, one row a query, nearest neighbour first,
+True where the neighbour carries the query's label; a row that ends early is filled up with False.
+Each gives one value a query, so that means, class means and bootstrap intervals come after.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,20 @@ import numpy as np
 import pandas as pd
 
 from medshadow.evaluation.embedded import EmbeddedCases
+from medshadow.evaluation.votes import majority_vote
+
+__all__ = [
+    "Neighbours",
+    "majority_vote",
+    "map_at_r",
+    "nearest_groups",
+    "precision_at_k",
+    "r_precision",
+    "ranked_blocks",
+    "recall_at_k",
+    "reciprocal_rank",
+    "score_rankings",
+]
 
 # Similarities held at one time: about 100 MB with the keys made of them.
 _BLOCK_VALUES = 4_000_000
@@ -124,41 +143,149 @@ def _decoded(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(nobody, -1, keys & 0xFFFFFFFF), np.where(nobody, np.float32(np.nan), cosine)
 
 
-def majority_vote(labels: Sequence[str]) -> str:
-    """The label that most neighbours carry.
+def recall_at_k(relevant: np.ndarray, k: int) -> np.ndarray:
+    """Whether there is a hit among the first k: recall@k as metric learning counts it.
 
-    Every neighbour counts one. Among labels with equally many neighbours the one that appears
-    nearest wins.
-
-    Args:
-        labels: the neighbours' labels, nearest first; at least one.
-
-    Raises:
-        ValueError: there is no neighbour.
-
-    Example:
-        >>> majority_vote(["nv", "mel", "mel", "nv"])
-        'nv'
-    """
-    if len(labels) == 0:
-        raise ValueError("a vote needs at least one neighbour; found none")
-    names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    return str(names[vote_codes(codes[None, :], len(names))[0]])
-
-
-def vote_codes(codes: np.ndarray, classes: int) -> np.ndarray:
-    """`majority_vote` of many queries at once.
+    recall@k = 1 if any of the first min(k, M) neighbours is relevant, else 0. It is not the share
+    of all relevant cases that were found. A query without relevant neighbours has 0.
 
     Args:
-        codes: integers Q x k in [0, classes), nearest first; -1 where there is no neighbour.
-        classes: the number of classes.
+        relevant: bool Q x M.
+        k: at least 1.
 
     Returns:
-        int64 Q: the winning class; -1 for a query without neighbours.
+        float64 Q of 0 and 1.
+
+    Example:
+        >>> recall_at_k(np.array([[False, True], [False, False]]), 2).tolist()
+        [1.0, 0.0]
     """
-    chosen = codes[:, :, None] == np.arange(classes)
-    counts = chosen.sum(axis=1)
-    first = np.where(counts > 0, chosen.argmax(axis=1), codes.shape[1])
-    # Counts are whole numbers and the second term stays below one, so it only breaks ties.
-    score = counts - first / (codes.shape[1] + 1.0)
-    return np.where(counts.sum(axis=1) > 0, score.argmax(axis=1), -1)
+    return relevant[:, : _checked(k)].any(axis=1).astype(np.float64)
+
+
+def precision_at_k(relevant: np.ndarray, available: np.ndarray, k: int) -> np.ndarray:
+    """Share of the first k neighbours that carry the query's label.
+
+    precision@k = relevant among the first k / min(k, available). A gallery with fewer than k other
+    groups thus does not lower it; a class with fewer than k groups does, as in the textbooks.
+    A query without neighbours has 0.
+
+    Args:
+        relevant: bool Q x M.
+        available: int Q, how many neighbours each query has.
+        k: at least 1.
+
+    Returns:
+        float64 Q in [0, 1].
+
+    Example:
+        >>> precision_at_k(np.array([[True, False, False]]), np.array([2]), 16).tolist()
+        [0.5]
+    """
+    hits: np.ndarray = relevant[:, : _checked(k)].sum(axis=1)
+    share: np.ndarray = hits / np.maximum(np.minimum(available, k), 1)
+    return share
+
+
+def r_precision(relevant: np.ndarray) -> np.ndarray:
+    """Share of relevant ones among the first R, R being the number of relevant neighbours.
+
+    R-precision = relevant among the first R / R. The ranking must be complete: R is counted in it.
+    R = 0 (the gallery holds no other group of that label) gives 0.
+
+    Args:
+        relevant: bool Q x M, complete rankings.
+
+    Returns:
+        float64 Q in [0, 1].
+
+    Example:
+        >>> r_precision(np.array([[True, False, True, False]])).tolist()
+        [0.5]
+    """
+    R = relevant.sum(axis=1)
+    found = (relevant & (np.arange(relevant.shape[1]) < R[:, None])).sum(axis=1)
+    return found / np.maximum(R, 1)
+
+
+def map_at_r(relevant: np.ndarray) -> np.ndarray:
+    """Average precision over the first R: R-precision that also rewards early hits.
+
+    mAP@R = (1 / R) sum over i = 1..R of precision@i [the i-th neighbour is relevant], R being the
+    number of relevant neighbours in the complete ranking (Musgrave, Belongie, Lim 2020, "A metric
+    learning reality check", section 3.2). R = 0 gives 0.
+
+    Args:
+        relevant: bool Q x M, complete rankings.
+
+    Returns:
+        float64 Q in [0, 1].
+
+    Example:
+        >>> map_at_r(np.array([[False, True, True]])).tolist()
+        [0.25]
+    """
+    R = relevant.sum(axis=1)
+    places = np.arange(1, relevant.shape[1] + 1)
+    precision = np.cumsum(relevant, axis=1) / places
+    gain = np.where(relevant & (places <= R[:, None]), precision, 0.0).sum(axis=1)
+    return gain / np.maximum(R, 1)
+
+
+def reciprocal_rank(relevant: np.ndarray) -> np.ndarray:
+    """One over the place of the first relevant neighbour; its mean over queries is the MRR.
+
+    Places count from 1. A query without relevant neighbours has 0.
+
+    Args:
+        relevant: bool Q x M, complete rankings.
+
+    Returns:
+        float64 Q in [0, 1].
+
+    Example:
+        >>> reciprocal_rank(np.array([[False, True, True], [False, False, False]])).tolist()
+        [0.5, 0.0]
+    """
+    return np.where(relevant.any(axis=1), 1.0 / (relevant.argmax(axis=1) + 1), 0.0)
+
+
+def score_rankings(
+    queries: EmbeddedCases, gallery: EmbeddedCases, *, recall_at: Sequence[int], precision_at: int
+) -> pd.DataFrame:
+    """Rank all gallery groups for each query (see `nearest_groups`) and score every ranking.
+
+    A neighbour is relevant if the shown image, the one of its group nearest to the query, carries
+    the query's label. Queries are worked through in blocks: memory does not grow with their number.
+
+    Args:
+        queries: Q cases.
+        gallery: N cases.
+        recall_at: each k for recall@k.
+        precision_at: the k for precision@k.
+
+    Returns:
+        Q rows in query order, float64 columns ``recall_at_<k>``, ``precision_at_<k>``,
+        ``r_precision``, ``map_at_r``, ``mrr``, and ``relevant``: R, the number of relevant
+        neighbours there are (0: the gallery holds no other group of that label).
+    """
+    blocks = []
+    for rows, index, _ in ranked_blocks(queries, gallery, None):
+        there = index >= 0
+        relevant = there & (gallery.labels[index] == queries.labels[rows, None])
+        scores = {f"recall_at_{k}": recall_at_k(relevant, k) for k in recall_at}
+        scores[f"precision_at_{precision_at}"] = precision_at_k(
+            relevant, there.sum(axis=1), precision_at
+        )
+        scores["r_precision"] = r_precision(relevant)
+        scores["map_at_r"] = map_at_r(relevant)
+        scores["mrr"] = reciprocal_rank(relevant)
+        scores["relevant"] = relevant.sum(axis=1).astype(np.float64)
+        blocks.append(pd.DataFrame(scores))
+    return pd.concat(blocks, ignore_index=True)
+
+
+def _checked(k: int) -> int:
+    if k < 1:
+        raise ValueError(f"k must be at least 1; found {k}")
+    return k

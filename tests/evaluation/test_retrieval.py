@@ -1,4 +1,4 @@
-"""Nearest groups, votes and ranking metrics against slow twins written as plain loops."""
+"""Nearest groups and ranking metrics against slow twins written as plain loops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from medshadow.evaluation import retrieval
 from medshadow.evaluation.embedded import EmbeddedCases
-from medshadow.evaluation.retrieval import majority_vote, nearest_groups, vote_codes
+from medshadow.evaluation.retrieval import (
+    map_at_r,
+    nearest_groups,
+    precision_at_k,
+    r_precision,
+    recall_at_k,
+    reciprocal_rank,
+    score_rankings,
+)
 
 
 def cases(embeddings, groups, labels=None, prefix="c"):
@@ -57,14 +65,6 @@ def slow_ranking(query, group, gallery):
             seen.add(gallery.groups[row])
             ranking.append((row, -negative))
     return ranking
-
-
-def slow_vote(labels):
-    best = None
-    for label in labels:
-        if best is None or labels.count(label) > labels.count(best):
-            best = label
-    return best
 
 
 class TestNearestGroups:
@@ -125,18 +125,107 @@ class TestNearestGroups:
             nearest_groups(cases(np.eye(2), [0, 1]), cases(np.eye(3), [0, 1, 2]), 1)
 
 
-class TestMajorityVote:
-    @given(st.lists(st.sampled_from(["mel", "nv", "bcc", "df"]), min_size=1, max_size=9))
-    def test_matches_a_loop(self, labels):
-        assert majority_vote(labels) == slow_vote(labels)
+@st.composite
+def rankings(draw):
+    """Relevance of up to 12 neighbours, and how many there are, for some queries."""
+    width = draw(st.integers(1, 12))
+    rows = draw(st.lists(st.lists(st.booleans(), max_size=width), min_size=1, max_size=5))
+    relevant = np.zeros((len(rows), width), dtype=bool)
+    for i, row in enumerate(rows):
+        relevant[i, : len(row)] = row
+    return rows, relevant, np.array([len(row) for row in rows])
 
-    def test_a_tie_goes_to_the_nearest(self):
-        assert majority_vote(["zz", "aa", "aa", "zz", "mm"]) == "zz"
 
-    def test_nobody_to_ask(self):
-        with pytest.raises(ValueError, match="at least one neighbour"):
-            majority_vote([])
+def slow_recall(row, k):
+    return 1.0 if True in row[:k] else 0.0
 
-    def test_missing_neighbours_do_not_vote(self):
-        codes = np.array([[1, 0, 0, -1, -1], [2, -1, -1, -1, -1], [-1] * 5])
-        assert vote_codes(codes, 3).tolist() == [0, 2, -1]
+
+def slow_precision(row, k):
+    shown = row[:k]
+    return sum(shown) / len(shown) if shown else 0.0
+
+
+def slow_r_precision(row):
+    R = row.count(True)
+    return row[:R].count(True) / R if R else 0.0
+
+
+def slow_map_at_r(row):
+    R = row.count(True)
+    total = 0.0
+    for i in range(1, R + 1):
+        if row[i - 1]:
+            total += row[:i].count(True) / i
+    return total / R if R else 0.0
+
+
+def slow_reciprocal_rank(row):
+    return 1 / (row.index(True) + 1) if True in row else 0.0
+
+
+class TestRankingMetrics:
+    @given(rankings(), st.integers(1, 14))
+    def test_match_their_loops(self, ranked, k):
+        rows, relevant, available = ranked
+        for fast, slow in [
+            (recall_at_k(relevant, k), [slow_recall(row, k) for row in rows]),
+            (precision_at_k(relevant, available, k), [slow_precision(row, k) for row in rows]),
+            (r_precision(relevant), [slow_r_precision(row) for row in rows]),
+            (map_at_r(relevant), [slow_map_at_r(row) for row in rows]),
+            (reciprocal_rank(relevant), [slow_reciprocal_rank(row) for row in rows]),
+        ]:
+            assert fast.dtype == np.float64
+            np.testing.assert_allclose(fast, slow, rtol=1e-12)
+
+    def test_a_short_gallery_does_not_lower_precision(self):
+        relevant = np.array([[True, True, False, False]])
+        assert precision_at_k(relevant, np.array([2]), 16).tolist() == [1.0]
+        assert precision_at_k(relevant, np.array([4]), 16).tolist() == [0.5]
+
+    def test_map_at_r_by_hand(self):
+        # R = 3; hits at places 1 and 3 count 1/1 and 2/3; the hit at place 5 is beyond R.
+        relevant = np.array([[True, False, True, False, True]])
+        assert map_at_r(relevant)[0] == pytest.approx((1 + 2 / 3) / 3)
+
+    def test_k_below_one_is_refused(self):
+        with pytest.raises(ValueError, match="k must be at least 1"):
+            recall_at_k(np.ones((1, 1), dtype=bool), 0)
+
+
+class TestScoreRankings:
+    @settings(deadline=None)
+    @given(archives(), st.integers(1, 7))
+    def test_matches_loops_over_the_whole_gallery(self, archive, k):
+        gallery, queries = archive
+        scores = score_rankings(queries, gallery, recall_at=(1, k), precision_at=k)
+        for i in range(len(queries)):
+            ranking = slow_ranking(queries.embeddings[i], queries.groups[i], gallery)
+            row = [bool(gallery.labels[j] == queries.labels[i]) for j, _ in ranking]
+            assert scores.loc[i].to_dict() == pytest.approx(
+                {
+                    "recall_at_1": slow_recall(row, 1),
+                    f"recall_at_{k}": slow_recall(row, k),
+                    f"precision_at_{k}": slow_precision(row, k),
+                    "r_precision": slow_r_precision(row),
+                    "map_at_r": slow_map_at_r(row),
+                    "mrr": slow_reciprocal_rank(row),
+                    "relevant": row.count(True),
+                }
+            )
+
+    def test_blocks_do_not_change_the_scores(self, monkeypatch):
+        rng = np.random.default_rng(3)
+        gallery = cases(
+            rng.normal(size=(30, 4)), rng.integers(0, 20, 30), rng.choice(list("ab"), 30)
+        )
+        queries = cases(rng.normal(size=(11, 4)), range(15, 26), rng.choice(list("ab"), 11))
+        whole = score_rankings(queries, gallery, recall_at=(1, 5), precision_at=5)
+        monkeypatch.setattr(retrieval, "_BLOCK_VALUES", 4 * 30)
+        parts = score_rankings(queries, gallery, recall_at=(1, 5), precision_at=5)
+        pd.testing.assert_frame_equal(whole, parts)
+
+    def test_the_query_s_own_lesion_is_no_hit(self):
+        gallery = cases([[1, 0], [0, 1]], ["mine", "other"], ["mel", "nv"])
+        query = cases([[1, 0]], ["mine"], ["mel"])
+        scores = score_rankings(query, gallery, recall_at=(1,), precision_at=1)
+        assert scores.loc[0, ["recall_at_1", "relevant", "map_at_r"]].tolist() == [0, 0, 0]

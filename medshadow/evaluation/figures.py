@@ -1,0 +1,237 @@
+"""The pictures of the diagnostics: t-SNE, confusion of the vote, contact sheet.
+
+Matplotlib and scikit-learn load with this file, and only here. Figures are made without pyplot:
+nothing global is touched and no display is needed. Nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import cycle, islice
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from medshadow.evaluation.embedded import EmbeddedCases
+from medshadow.evaluation.retrieval import Neighbours
+
+# Okabe and Ito's colours, told apart with every common colour blindness.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#000000", "#8C8C8C")
+_MALIGNANT_MARKERS = ("^", "v", "<", ">")
+_OTHER_MARKERS = ("o", "s", "D", "P", "X", "h")
+_SAME, _OTHER = "#0072B2", "#E69F00"
+_TSNE_POINTS = 1500
+_SHEET_ROWS, _SHEET_NEIGHBOURS = 10, 8
+
+
+def class_styles(
+    labels: Sequence[str], malignant: Collection[str] = frozenset()
+) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each label, fixed by the order of the names.
+
+    Malignant labels are triangles, others are not. Colours repeat after eight labels; the marker
+    then still tells neighbours in the list apart.
+
+    Example:
+        >>> class_styles(["mel", "nv"], {"mel"})
+        {'mel': ('#E69F00', '^'), 'nv': ('#56B4E9', 'o')}
+    """
+    markers = {True: cycle(_MALIGNANT_MARKERS), False: cycle(_OTHER_MARKERS)}
+    return {
+        label: (colour, next(markers[label in malignant]))
+        for label, colour in zip(labels, islice(cycle(_COLOURS), len(labels)), strict=True)
+    }
+
+
+def tsne_figure(
+    cases: EmbeddedCases, labels: Sequence[str], malignant: Collection[str], seed: int
+) -> Figure:
+    """Map of the cases in the plane by t-SNE on cosine distance; at most 1500 drawn points.
+
+    Distances between clusters and sizes of clusters mean nothing in such a map.
+
+    Args:
+        cases: the cases to map; more than 1500 are thinned by a seeded draw.
+        labels: every label, in the order that fixes the colours.
+        malignant: labels drawn as triangles.
+        seed: seed of the draw and of t-SNE.
+    """
+    rng = np.random.default_rng(seed)
+    points = min(len(cases), _TSNE_POINTS)
+    rows = np.sort(rng.choice(len(cases), points, replace=False))
+    place = _tsne(cases.directions[rows], seed)
+    shown = cases.labels[rows]
+    styles = class_styles(labels, malignant)
+
+    figure = Figure(figsize=(8.4, 6.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    counts = pd.Series(shown).value_counts()
+    # Frequent classes first: the rare ones must not lie under them.
+    for order, label in enumerate(counts.index):
+        colour, marker = styles[label]
+        mine = shown == label
+        crowded = counts[label] > 300
+        axes.scatter(
+            *place[mine].T,
+            s=14 if crowded else 30,
+            c=colour,
+            marker=marker,
+            alpha=0.55 if crowded else 0.9,
+            edgecolors="white",
+            linewidths=0.3,
+            zorder=2 + order,
+        )
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#CCCCCC")
+    axes.set_aspect("equal", adjustable="datalim")
+    chosen = "all" if points == len(cases) else f"{points} drawn from"
+    _title(axes, "Embeddings of the queries", f"t-SNE of {chosen} {len(cases)} cases, seed {seed}")
+    handles = [
+        Line2D([], [], linestyle="", marker=styles[x][1], color=styles[x][0], markersize=7)
+        for x in labels
+        if x in counts
+    ]
+    names = [f"{_marked(x, malignant)}  ({counts[x]})" for x in labels if x in counts]
+    title = "triangle: malignant" if any(x in malignant for x in labels) else None
+    figure.legend(
+        handles, names, title=title, loc="outside right center", frameon=False, fontsize=10
+    )
+    return figure
+
+
+def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    if len(x) < 3:
+        return np.arange(2.0 * len(x)).reshape(len(x), 2)
+    return TSNE(
+        metric="cosine",
+        perplexity=min(30.0, (len(x) - 1) / 3),
+        init="pca" if x.shape[1] > 1 else "random",
+        random_state=seed,
+    ).fit_transform(x.astype(np.float32))
+
+
+def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozenset()) -> Figure:
+    """Confusion of the vote: shade and percentage by row, counts in the cells.
+
+    Args:
+        counts: queries by truth (rows) and vote (columns); rows without queries stay empty.
+        malignant: labels marked with a triangle.
+    """
+    cells = counts.to_numpy()
+    totals = cells.sum(axis=1, keepdims=True)
+    shares = np.divide(cells, totals, out=np.zeros(cells.shape), where=totals > 0)
+    side = 2.6 + 0.72 * len(counts)
+    figure = Figure(figsize=(side + 0.9, side), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(cells):
+        if count:
+            share = shares[row, column]
+            colour = "white" if share > 0.55 else "#222222"
+            place = {"ha": "center", "color": colour}
+            axes.text(column, row - 0.04, f"{count}", va="bottom", fontsize=10, **place)
+            axes.text(column, row + 0.08, f"{share:.0%}", va="top", fontsize=7.5, **place)
+    names = [_marked(str(label), malignant) for label in counts.index]
+    rows = [f"{name}  ({total})" for name, total in zip(names, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), rows)
+    axes.set_xlabel("vote of the nearest cases")
+    axes.set_ylabel("true diagnosis (queries)")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    note = "cells: queries, and their share of the row"
+    _title(axes, "Confusion of the vote", f"▲ malignant; {note}" if malignant else note)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
+    bar.outline.set_visible(False)
+    return figure
+
+
+def contact_sheet(
+    queries: EmbeddedCases,
+    gallery: EmbeddedCases,
+    neighbours: Neighbours,
+    image_of: Callable[[str], np.ndarray],
+    *,
+    malignant: Collection[str] = frozenset(),
+    seed: int = 0,
+) -> Figure:
+    """Some queries with their nearest cases, as a reader would be shown them.
+
+    One query of each diagnosis, drawn at random (seeded), for at most ten diagnoses: malignant
+    ones first, each kind in alphabetical order; with each its nearest cases, at most eight. Solid
+    frames are the query's diagnosis, dashed ones another; a triangle marks malignant.
+
+    Args:
+        queries: Q cases.
+        gallery: the cases found.
+        neighbours: Q x k, as from `nearest_groups`.
+        image_of: case id -> uint8 H x W x 3.
+        malignant: labels marked with a triangle.
+        seed: seed of the draw of queries.
+    """
+    rng = np.random.default_rng(seed)
+    labels = sorted(set(queries.labels), key=lambda label: (label not in malignant, label))
+    rows = [int(rng.choice(np.flatnonzero(queries.labels == label))) for label in labels]
+    rows = rows[:_SHEET_ROWS]
+    columns = min(_SHEET_NEIGHBOURS, neighbours.index.shape[1])
+    size = (1.35 * (columns + 1) + 0.3, 1.62 * len(rows) + 1.0)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    grid = figure.subplots(len(rows), columns + 1, squeeze=False)
+    for line, query in zip(grid, rows, strict=True):
+        mine = queries.labels[query]
+        _picture(line[0], image_of(queries.case_ids[query]), _marked(mine, malignant), "#222222")
+        for axes, row, cosine in zip(
+            line[1:], neighbours.index[query], neighbours.similarity[query], strict=False
+        ):
+            if row < 0:
+                axes.set_axis_off()
+                continue
+            label = gallery.labels[row]
+            text = f"{_marked(label, malignant)}  {cosine:.2f}"
+            frame = (_SAME, "solid") if label == mine else (_OTHER, "dashed")
+            _picture(axes, image_of(gallery.case_ids[row]), text, *frame)
+    grid[0][0].set_title("query", fontsize=10, weight="bold")
+    for place, axes in enumerate(grid[0][1:], start=1):
+        axes.set_title(f"{place}", fontsize=10)
+    _sheet_legend(figure, bool(malignant), seed)
+    return figure
+
+
+def _sheet_legend(figure: Figure, any_malignant: bool, seed: int) -> None:
+    handles = [
+        Patch(facecolor="none", edgecolor=_SAME, linewidth=2.5, label="same diagnosis"),
+        Patch(facecolor="none", edgecolor=_OTHER, linewidth=2.5, linestyle="--", label="another"),
+    ]
+    if any_malignant:
+        handles.append(Patch(facecolor="none", edgecolor="none", label="▲ malignant"))
+    handles.append(Patch(facecolor="none", edgecolor="none", label="number: cosine similarity"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    figure.suptitle(
+        f"Nearest known cases: one query of each diagnosis, drawn at random (seed {seed})",
+        fontsize=12,
+    )
+
+
+def _picture(
+    axes: Axes, image: np.ndarray, text: str, colour: str, linestyle: str = "solid"
+) -> None:
+    axes.imshow(image)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=colour, linewidth=2.5, linestyle=linestyle)
+    axes.set_xlabel(text, fontsize=9, labelpad=3)
+
+
+def _marked(label: str, malignant: Collection[str]) -> str:
+    return f"{label} ▲" if label in malignant else label
+
+
+def _title(axes: Axes, title: str, note: str) -> None:
+    axes.set_title(f"{title}\n", fontsize=12, loc="left", weight="bold")
+    axes.text(0, 1.015, note, transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
