@@ -62,7 +62,7 @@ class Layers:
             for pigment, weight in zip(pigments, weights, strict=True):
                 total += np.float32(weight) * pigment
             channels.append(np.maximum(total, 0))
-        return cv2.merge([*channels, np.clip(self.white, 0, 1)])
+        return np.asarray(cv2.merge([*channels, np.clip(self.white, 0, 1)]), np.float32)
 
 
 def draw_lesion(rng: np.random.Generator, dx: str) -> Map:
