@@ -14,13 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from medshadow.evaluation.embedded import EmbeddedCases
 from medshadow.evaluation.retrieval import Neighbours
 
 # Okabe and Ito's colours, told apart with every common colour blindness.
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#000000", "#8C8C8C")
+_COLOURS = ("#CC79A7", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#8C8C8C", "#000000", "#0072B2")
 _MALIGNANT_MARKERS = ("^", "v", "<", ">")
 _OTHER_MARKERS = ("o", "s", "D", "P", "X", "h")
 _SAME, _OTHER = "#0072B2", "#E69F00"
@@ -38,7 +38,7 @@ def class_styles(
 
     Example:
         >>> class_styles(["mel", "nv"], {"mel"})
-        {'mel': ('#E69F00', '^'), 'nv': ('#56B4E9', 'o')}
+        {'mel': ('#CC79A7', '^'), 'nv': ('#56B4E9', 'o')}
     """
     markers = {True: cycle(_MALIGNANT_MARKERS), False: cycle(_OTHER_MARKERS)}
     return {
@@ -67,7 +67,7 @@ def tsne_figure(
     shown = cases.labels[rows]
     styles = class_styles(labels, malignant)
 
-    figure = Figure(figsize=(8.4, 6.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8.0, 6.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     counts = pd.Series(shown).value_counts()
     # Frequent classes first: the rare ones must not lie under them.
@@ -76,20 +76,22 @@ def tsne_figure(
         mine = shown == label
         crowded = counts[label] > 300
         axes.scatter(
-            *place[mine].T,
-            s=14 if crowded else 30,
+            place[mine, 0],
+            place[mine, 1],
+            s=14 if crowded else 32,
             c=colour,
             marker=marker,
-            alpha=0.55 if crowded else 0.9,
+            alpha=0.6 if crowded else 0.95,
             edgecolors="white",
-            linewidths=0.3,
+            linewidths=0.4,
             zorder=2 + order,
         )
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#CCCCCC")
     axes.set_aspect("equal", adjustable="datalim")
-    chosen = "all" if points == len(cases) else f"{points} drawn from"
-    _title(axes, "Embeddings of the queries", f"t-SNE of {chosen} {len(cases)} cases, seed {seed}")
+    chosen = "all" if points == len(cases) else f"{points} randomly drawn of"
+    drawn = f"t-SNE of {chosen} {len(cases)} cases (seed {seed})"
+    _title(axes, "Embeddings of the queries", f"{drawn}; distances between clusters mean nothing")
     handles = [
         Line2D([], [], linestyle="", marker=styles[x][1], color=styles[x][0], markersize=7)
         for x in labels
@@ -134,12 +136,18 @@ def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozense
         if count:
             share = shares[row, column]
             colour = "white" if share > 0.55 else "#222222"
-            place = {"ha": "center", "color": colour}
-            axes.text(column, row - 0.04, f"{count}", va="bottom", fontsize=10, **place)
-            axes.text(column, row + 0.08, f"{share:.0%}", va="top", fontsize=7.5, **place)
+            small = "<1%" if share < 0.005 else f"{share:.0%}"
+            axes.text(column, row, f"{count}", va="bottom", ha="center", color=colour, fontsize=10)
+            axes.text(column, row + 0.08, small, va="top", ha="center", color=colour, fontsize=7.5)
+    for place in range(len(cells)):
+        corner = (place - 0.5, place - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#555555", linewidth=1.2))
     names = [_marked(str(label), malignant) for label in counts.index]
     rows = [f"{name}  ({total})" for name, total in zip(names, totals[:, 0], strict=True)]
-    axes.set_xticks(range(len(names)), names)
+    long = max(len(name) for name in names) > 8
+    axes.set_xticks(
+        range(len(names)), names, rotation=30 if long else 0, ha="right" if long else "center"
+    )
     axes.set_yticks(range(len(names)), rows)
     axes.set_xlabel("vote of the nearest cases")
     axes.set_ylabel("true diagnosis (queries)")
@@ -148,7 +156,7 @@ def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozense
     note = "cells: queries, and their share of the row"
     _title(axes, "Confusion of the vote", f"▲ malignant; {note}" if malignant else note)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1])
-    bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
+    bar.ax.set_yticklabels(["0%", "50%", "100%"])
     bar.outline.set_visible(False)
     return figure
 
@@ -176,52 +184,66 @@ def contact_sheet(
         malignant: labels marked with a triangle.
         seed: seed of the draw of queries.
     """
-    rng = np.random.default_rng(seed)
-    labels = sorted(set(queries.labels), key=lambda label: (label not in malignant, label))
-    rows = [int(rng.choice(np.flatnonzero(queries.labels == label))) for label in labels]
-    rows = rows[:_SHEET_ROWS]
+    rows = _one_of_each(queries, malignant, seed)[:_SHEET_ROWS]
     columns = min(_SHEET_NEIGHBOURS, neighbours.index.shape[1])
-    size = (1.35 * (columns + 1) + 0.3, 1.62 * len(rows) + 1.0)
+    pictures = [image_of(queries.case_ids[query]) for query in rows]
+    tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    size = (1.36 * (columns + 1) + 0.6, (1.3 * tallest + 0.36) * len(rows) + 1.1)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
-    grid = figure.subplots(len(rows), columns + 1, squeeze=False)
-    for line, query in zip(grid, rows, strict=True):
+    # An empty narrow column sets the query apart from what was found.
+    ratios = [1, 0.12, *[1] * columns]
+    grid = figure.subplots(len(rows), columns + 2, squeeze=False, width_ratios=ratios)
+    for line, query, picture in zip(grid, rows, pictures, strict=True):
         mine = queries.labels[query]
-        _picture(line[0], image_of(queries.case_ids[query]), _marked(mine, malignant), "#222222")
-        for axes, row, cosine in zip(
-            line[1:], neighbours.index[query], neighbours.similarity[query], strict=False
-        ):
-            if row < 0:
-                axes.set_axis_off()
-                continue
+        _picture(line[0], picture, _marked(mine, malignant), "#222222")
+        for axes in line[1:]:
+            axes.set_axis_off()
+        for column in np.flatnonzero(neighbours.index[query, :columns] >= 0):
+            row = neighbours.index[query, column]
             label = gallery.labels[row]
-            text = f"{_marked(label, malignant)}  {cosine:.2f}"
+            text = f"{_marked(label, malignant)}  {neighbours.similarity[query, column]:.2f}"
             frame = (_SAME, "solid") if label == mine else (_OTHER, "dashed")
-            _picture(axes, image_of(gallery.case_ids[row]), text, *frame)
+            _picture(line[column + 2], image_of(gallery.case_ids[row]), text, *frame)
     grid[0][0].set_title("query", fontsize=10, weight="bold")
-    for place, axes in enumerate(grid[0][1:], start=1):
-        axes.set_title(f"{place}", fontsize=10)
-    _sheet_legend(figure, bool(malignant), seed)
+    for place in range(columns):
+        grid[0][place + 2].set_title(f"{place + 1}", fontsize=10)
+    figure.suptitle(
+        f"Nearest known cases of one query from each of {len(rows)} diagnoses, "
+        f"drawn at random (seed {seed})",
+        fontsize=12,
+    )
+    _sheet_legend(figure, any(x in malignant for x in {*queries.labels, *gallery.labels}))
     return figure
 
 
-def _sheet_legend(figure: Figure, any_malignant: bool, seed: int) -> None:
+def _one_of_each(queries: EmbeddedCases, malignant: Collection[str], seed: int) -> list[int]:
+    """One row of each label, drawn at random; malignant labels first, then by the alphabet."""
+    rng = np.random.default_rng(seed)
+    labels = sorted(set(queries.labels), key=lambda label: (label not in malignant, label))
+    return [int(rng.choice(np.flatnonzero(queries.labels == label))) for label in labels]
+
+
+def _sheet_legend(figure: Figure, any_malignant: bool) -> None:
     handles = [
         Patch(facecolor="none", edgecolor=_SAME, linewidth=2.5, label="same diagnosis"),
-        Patch(facecolor="none", edgecolor=_OTHER, linewidth=2.5, linestyle="--", label="another"),
+        Patch(
+            facecolor="none",
+            edgecolor=_OTHER,
+            linewidth=2.5,
+            linestyle="--",
+            label="another diagnosis",
+        ),
     ]
     if any_malignant:
         handles.append(Patch(facecolor="none", edgecolor="none", label="▲ malignant"))
     handles.append(Patch(facecolor="none", edgecolor="none", label="number: cosine similarity"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
-    figure.suptitle(
-        f"Nearest known cases: one query of each diagnosis, drawn at random (seed {seed})",
-        fontsize=12,
-    )
 
 
 def _picture(
     axes: Axes, image: np.ndarray, text: str, colour: str, linestyle: str = "solid"
 ) -> None:
+    axes.set_axis_on()
     axes.imshow(image)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=colour, linewidth=2.5, linestyle=linestyle)

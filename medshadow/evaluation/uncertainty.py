@@ -26,7 +26,8 @@ def group_bootstrap(
 
     It covers which lesions happened to be asked. It does not cover the choice of the gallery, of
     the training cases or of the training seed, nor cameras and clinics the queries do not come
-    from. With few groups (a rare class) it is too narrow; with a single group it has no width.
+    from. With few groups (a rare class) it is too narrow; with a single group, and for a share
+    that is 0 or 1 in every group, it has no width at all.
 
     Args:
         groups: Q, the group of each query.
