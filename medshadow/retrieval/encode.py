@@ -1,0 +1,141 @@
+"""Images to vectors: a trained embedder's own preset, then the embedder, batch after batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from medshadow.data.cases import CaseTable
+from medshadow.data.readers import read_image
+from medshadow.retrieval.ahead import ahead
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
+
+    from medshadow.networks import Embedder
+
+
+def encode_cases(
+    embedder: Embedder,
+    table_or_paths: CaseTable | Sequence[str | Path],
+    *,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> np.ndarray:
+    """Encode image files through the model's own transform preset.
+
+    Inference is float32 whatever autocast the caller has on: bfloat16 falls to 0.994 cosine with
+    it. Every module's training flag is as before when this returns.
+
+    Args:
+        embedder: a trained model; its ``preprocess`` names preset and size.
+        table_or_paths: a case table, or the paths of image files.
+        batch_size: images that go through the network together.
+        num_workers: threads that read and transform ahead while the network computes; 0 does one
+            after the other.
+        progress: whether to show a progress bar.
+
+    Returns:
+        float32 N x D unit vectors, in the order given; 0 x D without images.
+
+    Raises:
+        ImageReadError: a file cannot be read; the message names it.
+    """
+    if isinstance(table_or_paths, CaseTable):
+        paths = table_or_paths.frame["image"].tolist()
+    else:
+        paths = [str(path) for path in table_or_paths]
+    transform = _preset_of(embedder)
+
+    def load(path: str) -> Tensor:
+        return _from_file(transform, path)
+
+    images = ahead(load, paths, workers=num_workers, depth=2 * batch_size)
+    shown = tqdm(images, total=len(paths), desc="encoding", unit="image", disable=not progress)
+    return _encode(embedder, shown, batch_size)
+
+
+def encode_images(
+    embedder: Embedder, images: Sequence[np.ndarray], *, batch_size: int = 64
+) -> np.ndarray:
+    """Encode images that are already in memory, through the model's own preset less its reading.
+
+    Args:
+        embedder: a trained model.
+        images: uint8 H x W x 3 arrays, RGB, as ``read_image`` gives them; sizes may differ.
+        batch_size: images that go through the network together.
+
+    Returns:
+        float32 N x D unit vectors, as :func:`encode_cases` gives for the same pixels.
+
+    Raises:
+        ValueError: an array is no uint8 H x W x 3.
+    """
+    for at, image in enumerate(images):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"image {at}: expected uint8 H x W x 3; found {image.dtype} {image.shape}"
+            )
+    transform = _without_reading(_preset_of(embedder))
+    return _encode(embedder, (_as_tensor(transform, image) for image in images), batch_size)
+
+
+def _preset_of(embedder: Embedder) -> Compose:
+    from medshadow.transforms import preset
+
+    settings = embedder.preprocess
+    return preset(settings["preset"])(settings["size"], train=False)
+
+
+def _without_reading(transform: Compose) -> Compose:
+    from monai.transforms import Compose, LoadImaged
+
+    return Compose([step for step in transform.transforms if not isinstance(step, LoadImaged)])
+
+
+def _from_file(transform: Compose, path: str) -> Tensor:
+    try:
+        item: dict[str, Any] = transform({"image": path})
+    except RuntimeError:
+        # MONAI wraps what a reader raises; reading again tells an unreadable file, by name, from
+        # a fault in the transforms.
+        read_image(path)
+        raise
+    return item["image"]
+
+
+def _as_tensor(transform: Compose, image: np.ndarray) -> Tensor:
+    item: dict[str, Any] = transform({"image": image})
+    return item["image"]
+
+
+def _encode(embedder: Embedder, images: Iterable[Tensor], batch_size: int) -> np.ndarray:
+    device = next(embedder.parameters()).device
+    vectors = [np.empty((0, embedder.embedding_dim), dtype=np.float32)]
+    remaining = iter(images)
+    with _evaluating(embedder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        while batch := list(islice(remaining, batch_size)):
+            stacked = torch.stack(batch).to(device, memory_format=torch.channels_last)
+            vectors.append(embedder(stacked).cpu().numpy())
+    return np.concatenate(vectors)
+
+
+@contextmanager
+def _evaluating(embedder: Embedder) -> Iterator[None]:
+    # Flag by flag: parts that training keeps frozen in evaluation mode must stay so.
+    modes = {module: module.training for module in embedder.modules()}
+    embedder.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

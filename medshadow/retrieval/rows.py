@@ -1,0 +1,130 @@
+"""Checks that turn a case table, its vectors and thumbnails into rows a store may keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medshadow.errors import StoreError
+
+# What a case table holds that a store must not: where the image lies, and the training's split.
+NOT_KEPT = ("image", "section")
+REQUIRED = ("case_id", "group", "label")
+# Names that the store's own frame uses.
+_RESERVED = ("consent", "added")
+UNIT_TOLERANCE = 1e-4
+
+
+def checked_embeddings(embeddings: Any, ids: list[str], dim: int) -> np.ndarray:
+    """Vectors fit to be stored: float32, N x dim, finite, of length 1 within 1e-4.
+
+    Raises:
+        StoreError: any of these is not so; the message names the first case at fault.
+    """
+    vectors = np.asarray(embeddings)
+    if vectors.shape != (len(ids), dim):
+        raise StoreError(
+            f"embeddings have shape {vectors.shape}; expected {(len(ids), dim)}: one row for each "
+            "case, of the store's own dimension"
+        )
+    vectors = np.ascontiguousarray(vectors, dtype="<f4")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise StoreError(f"embedding of case {ids[int(np.argmin(finite))]!r} is not finite")
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = np.abs(lengths - 1) <= UNIT_TOLERANCE
+    if not unit.all():
+        at = int(np.argmin(unit))
+        raise StoreError(
+            f"embedding of case {ids[at]!r} has length {lengths[at]:.6f}; expected 1 (unit sphere)"
+        )
+    return vectors
+
+
+def checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns a store keeps, in its order: ids, group, label, labels, then metadata.
+
+    Raises:
+        StoreError: a column is missing or has a reserved name, a value is empty, a case id stands
+            twice, or a metadata column names image files.
+    """
+    missing = [c for c in REQUIRED if c not in frame.columns]
+    if missing:
+        raise StoreError(f"cases: missing columns {missing}; found {list(frame.columns)}")
+    reserved = [c for c in _RESERVED if c in frame.columns]
+    if reserved:
+        raise StoreError(f"cases: columns {reserved} have names that the store itself uses")
+    frame = frame.reset_index(drop=True)
+    for column in REQUIRED:
+        empty = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
+        if empty.any():
+            raise StoreError(f"cases: column {column!r} is empty in row {int(empty.idxmax())}")
+    frame = frame.assign(**{c: frame[c].astype(str) for c in REQUIRED})
+    twice = frame["case_id"].duplicated()
+    if twice.any():
+        raise StoreError(f"cases: case_id {frame['case_id'][twice].iloc[0]!r} stands twice")
+    if "labels" not in frame:
+        frame["labels"] = [frozenset({label}) for label in frame["label"]]
+    extra = [c for c in frame.columns if c not in (*REQUIRED, "labels", *NOT_KEPT)]
+    _refuse_file_names(frame, extra)
+    return frame[[*REQUIRED, "labels", *extra]]
+
+
+def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows of a checked frame in JSON's own types; missing metadata values become None."""
+    extra = [c for c in frame.columns if c not in (*REQUIRED, "labels")]
+    for row in frame.to_dict("records"):
+        yield {
+            **{column: row[column] for column in REQUIRED},
+            "labels": sorted(str(label) for label in row["labels"]),
+            "metadata": {str(c): _plain(row[c], c, row["case_id"]) for c in extra},
+        }
+
+
+def checked_thumbnail(jpeg: bytes | None, case_id: str) -> bytes | None:
+    """A thumbnail as given, if it is a JPEG that carries no EXIF block.
+
+    Raises:
+        StoreError: it is something else; the message names the case.
+    """
+    if jpeg is not None and not jpeg.startswith(b"\xff\xd8\xff"):
+        raise StoreError(f"thumbnail of case {case_id!r} is not a JPEG")
+    if jpeg is not None and b"Exif\x00\x00" in jpeg[:4096]:
+        raise StoreError(
+            f"thumbnail of case {case_id!r} carries EXIF data, which can identify a patient; "
+            "make it with jpeg_thumbnail"
+        )
+    return jpeg
+
+
+def _refuse_file_names(frame: pd.DataFrame, columns: list[str]) -> None:
+    if "image" not in frame:
+        return
+    names = [PurePath(str(image).replace("\\", "/")).name for image in frame["image"]]
+    for column in columns:
+        for name, value in zip(names, frame[column], strict=True):
+            if isinstance(value, str) and name and name in value:
+                raise StoreError(
+                    f"cases: column {column!r} holds the images' file names, which must not enter "
+                    "a store; drop that column"
+                )
+
+
+def _plain(value: Any, column: str, case_id: str) -> str | bool | int | float | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is pd.NaT or value is pd.NA or value != value:
+        return None
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, str | bool | int) or (isinstance(value, float) and np.isfinite(value)):
+        return value
+    raise StoreError(
+        f"case {case_id!r}: column {column!r} holds {value!r}; expected text, a finite number, "
+        "true or false, a date, or nothing"
+    )

@@ -1,0 +1,101 @@
+"""Exact search in process: every case compared, filters before ranking, one hit a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+
+import numpy as np
+
+from medshadow.retrieval.ranking import Hit, LoadedCases, Ranking
+from medshadow.retrieval.store import CaseStore
+from medshadow.retrieval.where import Where, matching, parse_where
+
+
+class ExactSearch:
+    """Nearest cases by comparing the query with every vector of a store.
+
+    The vectors lie in memory. Each search first asks the store's version (one small query) and
+    reads the store again when this or another process has changed it, so a withdrawn case is gone
+    at the next search. Cases whose consent is suspended are never found.
+
+    Args:
+        store: the cases.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import pandas as pd
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = CaseStore.create(Path(folder.name) / "cases.db", name="example",
+        ...     model_digest="d", embedding_dim=2, preprocess={})
+        >>> frame = pd.DataFrame({"case_id": list("abc"), "group": ["1", "1", "2"],
+        ...                       "label": ["mel", "mel", "nv"], "sex": ["male", "male", "female"]})
+        >>> store.add(frame, np.array([[1, 0], [0.8, 0.6], [0, 1.0]]), model_digest="d")
+        >>> search = ExactSearch(store)
+        >>> [(hit.case_id, hit.rank) for hit in search.search(np.array([0, 1.0]), k=5)]
+        [('c', 1), ('b', 2)]
+        >>> [hit.case_id for hit in search.search(np.array([0, 1.0]), k=5, where="sex=male")]
+        ['b']
+        >>> store.close(); folder.cleanup()
+    """
+
+    def __init__(self, store: CaseStore) -> None:
+        self._store = store
+        self._lock = Lock()
+        self._loaded = LoadedCases.of(store.snapshot())
+
+    def search(
+        self, query: np.ndarray, k: int, where: Where = None, exclude_groups: Iterable[str] = ()
+    ) -> list[Hit]:
+        """The k nearest groups that meet the filter, each by its case nearest to the query.
+
+        Args:
+            query: D values, a unit vector.
+            k: groups wanted, at least 1.
+            where: a filter; see :func:`medshadow.retrieval.parse_where`.
+            exclude_groups: groups that must not be found.
+
+        Returns:
+            min(k, groups that meet the filter) hits, nearest first. A group meets it when one of
+            its cases does, and is then shown by such a case.
+
+        Raises:
+            ValueError: k is below 1, or the query is not a finite unit vector of dimension D.
+            StoreError: the filter cannot be read or names an unknown key.
+        """
+        return self.rank(query, where, exclude_groups).nearest(k)
+
+    def rank(
+        self, query: np.ndarray, where: Where = None, exclude_groups: Iterable[str] = ()
+    ) -> Ranking:
+        """Compare a query with every case; the hits are then asked of the ranking.
+
+        Raises:
+            ValueError, StoreError: as :meth:`search`.
+        """
+        loaded = self._current()
+        vector = _checked_query(query, loaded.vectors.shape[1])
+        allowed = matching(parse_where(where), loaded.filterable)
+        excluded = list(exclude_groups)
+        if excluded:
+            allowed &= ~loaded.in_groups(excluded)
+        return Ranking(loaded, vector, allowed)
+
+    def _current(self) -> LoadedCases:
+        if self._store.version != self._loaded.version:
+            with self._lock:
+                # Another thread may have read the store while this one waited.
+                if self._store.version != self._loaded.version:
+                    self._loaded = LoadedCases.of(self._store.snapshot())
+        return self._loaded
+
+
+def _checked_query(query: np.ndarray, dim: int) -> np.ndarray:
+    vector = np.asarray(query)
+    if vector.shape != (dim,):
+        raise ValueError(f"query has shape {vector.shape}; expected ({dim},)")
+    length = float(np.linalg.norm(vector))
+    if not abs(length - 1) <= 1e-3:
+        raise ValueError(f"query has length {length:.4f}; expected a finite unit vector")
+    return vector

@@ -1,0 +1,163 @@
+"""The filter language of a lookup: ``sex=female and age>=50``, read, typed and applied."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medshadow.errors import StoreError
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_CONDITION = re.compile(
+    r"""\s*(?P<key>[^=!<>"']+?)\s*(?P<op>!=|>=|<=|=|>|<)\s*
+        (?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^=!<>"']+?))
+        \s*(?:\sand\s|$)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_KEY_WITH_OPERATOR = re.compile(r"\s*(?P<key>[^=!<>]+?)\s*(?P<op>!=|>=|<=|=|>|<)?\s*$")
+
+Where = str | Iterable[str] | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One test of one column: ``key`` ``operator`` ``value``.
+
+    Args:
+        key: a column of the store's frame (``label``, ``sex``, ``age``, ...).
+        operator: one of ``=  !=  >=  <=  >  <``.
+        value: compared as a number where the column holds numbers, else as text, letter case
+            aside. On ``labels``, ``=`` asks whether the label is among the case's labels.
+    """
+
+    key: str
+    operator: str
+    value: str
+
+    def __str__(self) -> str:
+        plain = re.fullmatch(r"[^\s=!<>\"']+", self.value)
+        return f"{self.key}{self.operator}{self.value if plain else _quoted(self.value)}"
+
+    def mask(self, frame: pd.DataFrame) -> np.ndarray:
+        """Which rows meet the condition: N booleans. A missing value meets none, ``!=`` included.
+
+        Raises:
+            StoreError: no such column (the message lists the columns), a value that is no number
+                on a column of numbers, or an order asked of text.
+        """
+        if self.key not in frame.columns:
+            raise StoreError(
+                f"filter {str(self)!r}: no key {self.key!r}; known keys: {', '.join(frame.columns)}"
+            )
+        column = frame[self.key]
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            met = _OPERATORS[self.operator](column, self._number()) & column.notna()
+        elif self.operator not in ("=", "!="):
+            raise StoreError(
+                f"filter {str(self)!r}: {self.key!r} holds no numbers; use = or != on it"
+            )
+        else:
+            met = self._compare_text(column)
+        return np.asarray(met, dtype=bool)
+
+    def _number(self) -> float:
+        try:
+            return float(self.value)
+        except ValueError:
+            raise StoreError(
+                f"filter {str(self)!r}: {self.key!r} holds numbers, found {self.value!r}"
+            ) from None
+
+    def _compare_text(self, column: pd.Series) -> np.ndarray:
+        # Categories are compared once each, not once a row.
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            codes, values = column.cat.codes.to_numpy(), column.cat.categories
+        else:
+            codes, values = pd.factorize(column)
+        wanted = self.value.casefold()
+        if self.key == "labels":
+            equal = [wanted in {str(label).casefold() for label in labels} for labels in values]
+        else:
+            equal = [str(value).casefold() == wanted for value in values]
+        # A missing value has code -1 and so picks the last entry: it meets nothing.
+        return np.array([e == (self.operator == "=") for e in equal] + [False])[codes]
+
+
+def parse_where(where: Where) -> tuple[Condition, ...]:
+    """Read a filter into its conditions, all of which must hold.
+
+    Args:
+        where: text with conditions joined by ``and`` (quote a value that holds "and" or an
+            operator sign); several such texts; or a mapping whose keys may end in an operator:
+            ``{"sex": "female", "age>=": 50}``; or None for no condition.
+
+    Returns:
+        The conditions, in the order given; whether their keys exist shows when they are applied.
+
+    Raises:
+        StoreError: a text that does not read as conditions; the message quotes it.
+
+    Example:
+        >>> [str(c) for c in parse_where("sex=female and age >= 50")]
+        ['sex=female', 'age>=50']
+        >>> parse_where({"sex": "female", "age>=": 50}) == parse_where("sex=female and age>=50")
+        True
+    """
+    if where is None:
+        return ()
+    if isinstance(where, str):
+        return _parse_text(where)
+    if isinstance(where, Mapping):
+        return tuple(_of_item(key, value) for key, value in where.items())
+    return tuple(condition for text in where for condition in _parse_text(text))
+
+
+def matching(conditions: Iterable[Condition], frame: pd.DataFrame) -> np.ndarray:
+    """Which rows of a frame meet every condition: N booleans, all True without a condition."""
+    met = np.ones(len(frame), dtype=bool)
+    for condition in conditions:
+        met &= condition.mask(frame)
+    return met
+
+
+def _parse_text(text: str) -> tuple[Condition, ...]:
+    conditions, at = [], 0
+    while at < len(text) or not conditions:
+        found = _CONDITION.match(text, at)
+        if found is None:
+            raise StoreError(
+                f"filter {text!r}: cannot read {text[at:].strip()!r}; expected conditions like "
+                "sex=female or age>=50 joined by 'and', with quotes around a value that holds 'and'"
+            )
+        value = next(v for v in found.group("double", "single", "bare") if v is not None)
+        conditions.append(Condition(found["key"], found["op"], value.strip()))
+        at = found.end()
+    if re.search(r"\sand\s*$", text, re.IGNORECASE):
+        raise StoreError(f"filter {text!r}: ends in 'and'")
+    return tuple(conditions)
+
+
+def _of_item(key: str, value: Any) -> Condition:
+    found = _KEY_WITH_OPERATOR.match(key)
+    if found is None:
+        raise StoreError(f"filter key {key!r}: expected a column name, an operator after it or none")
+    if not isinstance(value, str | bool | int | float | np.generic):
+        raise StoreError(f"filter {key!r}: expected text or a number, found {value!r}")
+    return Condition(found["key"], found["op"] or "=", str(value).strip())
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'" if '"' in value else f'"{value}"'
