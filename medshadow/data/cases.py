@@ -41,10 +41,12 @@ class CaseTable:
         name: the data set's name, for example ``"ham10000"``.
         malignant: the labels that triage must not miss (malignant or pre-malignant).
         left_out: cases left out, with the reason for each.
+        vocabulary: the labels that integer codes count through, in this order; those present when
+            empty. A section is given the whole table's, so that a code means the same in each.
 
     Raises:
-        DataError: a column is missing, a case id stands twice, a value is empty, or a section is
-            none of the three; the message names the column and the rows.
+        DataError: a column is missing, a case id stands twice, a value is empty, a label is outside
+            the vocabulary, or a section is none of the three; the message names column and rows.
 
     Example:
         >>> table = CaseTable(pd.DataFrame({
@@ -58,17 +60,25 @@ class CaseTable:
     name: str = "cases"
     malignant: frozenset[str] = frozenset()
     left_out: tuple[LeftOut, ...] = field(default=())
+    vocabulary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", _validated(self.frame))
+        outside = ~self.frame["label"].isin(self.classes)
+        if outside.any():
+            found = sorted(self.frame.loc[outside, "label"].unique())[:5]
+            raise DataError(
+                f"{self.name}: labels {found} in rows {_rows(outside)}; "
+                f"expected some of {list(self.vocabulary)}"
+            )
 
     def __len__(self) -> int:
         return len(self.frame)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels present, in alphabetical order."""
-        return tuple(sorted(self.frame["label"].unique()))
+        """The labels that codes count through: the vocabulary, or those present, alphabetically."""
+        return self.vocabulary or tuple(sorted(self.frame["label"].unique()))
 
     @property
     def metadata_columns(self) -> tuple[str, ...]:
@@ -91,7 +101,7 @@ class CaseTable:
         if rows.empty:
             found = sorted(set(self.frame["section"]))
             raise DataError(f"{self.name}: no case in section {name!r}; sections found: {found}")
-        return replace(self, frame=rows.reset_index(drop=True))
+        return replace(self, frame=rows.reset_index(drop=True), vocabulary=self.classes)
 
     def with_sections(self, section_of_group: Mapping[str, str]) -> CaseTable:
         """The same cases, each given the section of its group."""

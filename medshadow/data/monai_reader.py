@@ -11,10 +11,8 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
 
-from medshadow.data.readers import read_image
+from medshadow.data.readers import SUFFIXES, read_image
 from medshadow.errors import ImageReadError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 class ClinicalImageReader(ImageReader):

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from medshadow.errors import ImageReadError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 2**26
 """Largest image that is decoded, in pixels: 8192 x 8192, 192 MiB as RGB."""
 MAX_BYTES = 2**30

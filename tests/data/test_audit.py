@@ -1,0 +1,177 @@
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from medshadow.data.audit import audit, clean
+from medshadow.data.cases import CaseTable, LeftOut
+from medshadow.errors import DataError
+
+
+def noise(seed):
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    )
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Lesions 1 to 9: sound, duplicated, blank, damaged and absent images."""
+    noise(0).save(tmp_path / "sound.png")
+    noise(1).save(tmp_path / "first.png")
+    (tmp_path / "copy.png").write_bytes((tmp_path / "first.png").read_bytes())
+    noise(1).save(tmp_path / "resaved.bmp")
+    Image.new("RGB", (30, 20), (3, 2, 1)).save(tmp_path / "black1.png")
+    Image.new("RGB", (30, 20), (3, 2, 1)).save(tmp_path / "black2.png")
+    Image.new("RGB", (30, 20), (200, 150, 150)).save(tmp_path / "flat.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    names = ["sound.png", "first.png", "copy.png", "resaved.bmp", "black1.png", "black2.png"]
+    names += ["flat.png", "empty.png", "absent.png"]
+    return CaseTable(
+        pd.DataFrame(
+            {
+                "case_id": [name.split(".")[0] for name in names],
+                "image": [str(tmp_path / name) for name in names],
+                "group": [f"lesion{i}" for i in range(1, 10)],
+                "label": ["nv", "nv", "nv", "mel", "nv", "mel", "nv", "nv", "nv"],
+                "age": [30, 0, 60, 120, 55, 40, 41, 42, np.nan],
+            }
+        )
+    )
+
+
+@pytest.fixture
+def report(table):
+    return audit(table, progress=False)
+
+
+def test_unreadable_and_missing_images_are_told_apart(report, tmp_path):
+    assert [gone.case_id for gone in report.unreadable] == ["absent", "empty"]
+    assert report.missing == ("absent",)
+    reasons = {gone.case_id: gone.reason for gone in report.unreadable}
+    assert reasons["empty"].startswith("empty file (0 bytes)")
+    assert str(tmp_path) not in json.dumps(report.to_dict())
+
+
+def test_blank_images_are_found(report):
+    assert report.near_black == ("black1", "black2")
+    assert report.flat == ("black1", "black2", "flat")
+
+
+def test_duplicates_by_file_and_by_pixels(report):
+    assert report.same_file == (("black1", "black2"), ("copy", "first"))
+    assert report.same_pixels == (("copy", "first", "resaved"),)
+
+
+def test_duplicates_merge_groups_and_blank_images_do_not(report):
+    assert report.same_groups == (("lesion2", "lesion3", "lesion4"),)
+
+
+def test_duplicates_of_different_diagnosis_conflict(report):
+    assert report.label_conflicts == (("copy", "first", "resaved"),)
+
+
+def test_the_same_bytes_in_another_shape_are_not_a_duplicate(tmp_path):
+    pixels = np.asarray(noise(0))
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    Image.fromarray(pixels.reshape(30, 20, 3)).save(tmp_path / "tall.png")
+    frame = pd.DataFrame(
+        {
+            "case_id": ["wide", "tall"],
+            "image": [str(tmp_path / "wide.png"), str(tmp_path / "tall.png")],
+            "group": ["1", "2"],
+            "label": "nv",
+        }
+    )
+    found = audit(CaseTable(frame), progress=False)
+    assert found.same_pixels == ()
+    assert found.same_groups == ()
+
+
+def test_groups_of_several_labels_sections_and_odd_ages(table):
+    frame = table.frame.assign(
+        group=["1", "1", "1", "1", "2", "3", "4", "5", "6"],
+        section=["training", "test", *["test"] * 7],
+    )
+    found = audit(CaseTable(frame), progress=False)
+    assert found.mixed_groups == ("1",)
+    assert found.leaking == ("1",)
+    assert found.odd_ages == ("first", "resaved")
+    counts = found.counts.set_index(["of", "name"])
+    assert counts.loc[("label", "nv")].tolist() == [7, 5]
+    assert counts.loc[("label", "mel")].tolist() == [2, 2]
+    assert counts.loc[("section", "test")].tolist() == [8, 6]
+    assert counts.loc[("section", "training")].tolist() == [1, 1]
+
+
+def test_the_report_is_the_same_for_any_threads_and_row_order(table, report):
+    other = audit(CaseTable(table.frame.iloc[::-1]), threads=1, progress=False)
+    assert other.to_dict() == report.to_dict()
+
+
+def test_the_report_is_json_and_comes_with_a_summary(report):
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["same_groups"] == [["lesion2", "lesion3", "lesion4"]]
+    assert data["unreadable"][1]["case_id"] == "empty"
+    assert {"of": "label", "name": "mel", "images": 2, "groups": 2} in data["counts"]
+    summary = report.summary().set_index("finding")
+    assert summary.loc["images that cannot be read", "count"] == 2
+    assert summary.loc["sets of groups to merge", "first"] == "lesion2 = lesion3 = lesion4"
+
+
+def test_clean_refuses_unreadable_images_by_name(table, report):
+    with pytest.raises(DataError, match=r"2 images cannot be used: absent \(.*; empty \(empty"):
+        clean(table, report)
+
+
+def test_clean_leaves_out_on_request_and_says_so(table, report, caplog):
+    with caplog.at_level(logging.WARNING):
+        cleaned = clean(table, report, on_error="skip")
+    assert "2 images left out: absent" in caplog.text
+    assert [gone.case_id for gone in cleaned.left_out] == ["absent", "empty"]
+    group_of = dict(zip(cleaned.frame["case_id"], cleaned.frame["group"], strict=True))
+    assert set(group_of) == set(table.frame["case_id"]) - {"absent", "empty"}
+    assert group_of["first"] == group_of["copy"] == group_of["resaved"] == "lesion2"
+    assert group_of["sound"] == "lesion1"
+
+
+def test_clean_passes_a_sound_table_silently(table, caplog):
+    sound = table.without([LeftOut("absent", "x"), LeftOut("empty", "x")])
+    with caplog.at_level(logging.WARNING):
+        clean(sound, audit(sound, progress=False))
+    assert caplog.text == ""
+
+
+def test_clean_wants_the_report_of_this_table(table, report):
+    other = table.without([LeftOut("sound", "not wanted")])
+    with pytest.raises(DataError, match="another table's"):
+        clean(other, report, on_error="skip")
+
+
+def test_an_unknown_policy_is_refused(table, report):
+    with pytest.raises(DataError, match="found 'ignore'; expected 'raise' or 'skip'"):
+        clean(table, report, on_error="ignore")
+
+
+@pytest.mark.real_data
+def test_the_two_identical_pairs_of_ham10000_are_found(ham10000_root):
+    from medshadow.data.ham10k import ham10k_cases
+
+    table = ham10k_cases(ham10000_root)
+    pairs = {"ISIC_0024366", "ISIC_0029861", "ISIC_0024777", "ISIC_0029938"}
+    lesions = table.frame.loc[table.frame["case_id"].isin(pairs), "group"]
+    some = table.frame["group"].isin(set(lesions)) | (table.frame.index % 20 == 0)
+    few = CaseTable(table.frame[some])
+    # Each pair lies in one lesion already; as images of their own they must be brought together.
+    apart = few.frame.assign(group=few.frame["case_id"])
+    report = audit(CaseTable(apart), progress=False)
+    assert report.same_file == (
+        ("ISIC_0024366", "ISIC_0029861"),
+        ("ISIC_0024777", "ISIC_0029938"),
+    )
+    assert report.same_groups == report.same_file
+    assert report.unreadable == report.near_black == report.flat == ()
+    assert audit(few, progress=False).same_groups == ()
