@@ -58,7 +58,7 @@ class ToNetwork:
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The item with its image as the network takes it."""
-        image = torch.as_tensor(data[self.key])
+        image = torch.as_tensor(data[self.key]).as_subclass(torch.Tensor)
         scaled = image.to(torch.float32, memory_format=torch.contiguous_format)
         if image.dtype == torch.uint8:
             scaled = scaled / 255
