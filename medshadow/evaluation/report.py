@@ -18,6 +18,7 @@ from medshadow.evaluation.geometry import (
     uniformity,
 )
 from medshadow.evaluation.retrieval import Neighbours, nearest_groups, score_rankings
+from medshadow.evaluation.tables import confusion_table, neighbour_table
 from medshadow.evaluation.uncertainty import group_bootstrap
 from medshadow.evaluation.votes import auc, class_means, mean_of_classes, share_of, vote_codes
 
@@ -164,8 +165,8 @@ def diagnose(
         intervals={name: pair for name, pair in intervals.items() if name in known},
         tables={
             "per_class": _per_class(gallery, queries, asked, per_case, frozenset(malignant)),
-            "confusion": _confusion(asked),
-            "neighbours": _neighbour_rows(gallery, queries, asked.neighbours),
+            "confusion": confusion_table(asked.truth, asked.said, asked.classes),
+            "neighbours": neighbour_table(gallery, queries, asked.neighbours),
         },
         gallery=gallery,
         queries=queries,
@@ -296,32 +297,3 @@ def _per_class(
         table[name] = asked.by_class(scores.to_numpy(), ones)[0]
     table["silhouette"] = asked.by_class(per_case, ones)[0]
     return table
-
-
-def _confusion(asked: _Asked) -> pd.DataFrame:
-    n = len(asked.classes)
-    voted = asked.said >= 0
-    cells = np.bincount(asked.truth[voted] * n + asked.said[voted], minlength=n * n)
-    return pd.DataFrame(
-        cells.reshape(n, n),
-        index=pd.Index(asked.classes, name="truth"),
-        columns=pd.Index(asked.classes, name="vote"),
-    )
-
-
-def _neighbour_rows(
-    gallery: EmbeddedCases, queries: EmbeddedCases, neighbours: Neighbours
-) -> pd.DataFrame:
-    query, rank = np.nonzero(neighbours.index >= 0)
-    row = neighbours.index[query, rank]
-    return pd.DataFrame(
-        {
-            "query": queries.case_ids[query],
-            "query_label": queries.labels[query],
-            "rank": rank + 1,
-            "case_id": gallery.case_ids[row],
-            "group": gallery.groups[row],
-            "label": gallery.labels[row],
-            "similarity": neighbours.similarity[query, rank],
-        }
-    )
