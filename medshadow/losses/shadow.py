@@ -1,0 +1,200 @@
+"""Shadow Loss: the deviation it is made of, and the loss module to train with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medshadow.losses.selection import select_listed
+from medshadow.losses.triplets import (
+    TILE_BYTES,
+    ZERO_NORM,
+    TripletStatistics,
+    check_settings,
+    select_triplets,
+    triplet_hinge,
+)
+
+MININGS = ("batch_all",)
+
+
+def shadow_deviation(
+    embeddings: Tensor, references: Tensor | None = None, *, normalize: bool = True
+) -> Tensor:
+    """How far each reference's shadow on an anchor misses the anchor's own length.
+
+    delta_a(x) = | ||a|| - (a . x) / ||a|| |, with every row of ``embeddings`` as anchor a and
+    every row of ``references`` as x. On the unit sphere that is 1 - cos(a, x).
+
+    Args:
+        embeddings: S x D anchors, any floating dtype.
+        references: R x D; the embeddings themselves when None.
+        normalize: put every row on the unit sphere first. A row of norm below 1e-12 has no
+            direction and deviates by 1 from everything. Without normalising, such an anchor
+            deviates by 0 from everything, and the deviation ignores whatever is orthogonal to
+            the anchor: a = [1, 0] and x = [1, 100] give 0.
+
+    Returns:
+        S x R deviations, >= 0; at most 2 when normalised; float32 for half precisions.
+        Differentiable any number of times.
+
+    Source: Shadow loss, arXiv 2311.14012, equations 8 and 9.
+
+    Example:
+        >>> shadow_deviation(torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0], [-3.0, -4.0]]))
+        tensor([[0.0400, 2.0000]])
+        >>> rows = torch.tensor([[1.0, 0.0], [1.0, 100.0]])
+        >>> shadow_deviation(rows[:1], rows[1:], normalize=False)
+        tensor([[0.]])
+    """
+    if references is None:
+        references = embeddings
+    norms, directions = _directions(embeddings)
+    if normalize:
+        # Rounding may put a cosine just above 1; a deviation is never negative.
+        return (1 - directions @ _directions(references)[1].T).clamp(0, 2)
+    return (norms - directions @ references.to(norms.dtype).T).abs()
+
+
+def _directions(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms (N x 1) and unit vectors of rows; both 0, with gradient 0, where there is no norm."""
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    largest = rows.detach().abs().amax(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    shrunk = rows / largest
+    directed = shrunk.detach().norm(dim=1, keepdim=True) * largest > ZERO_NORM
+    length = torch.where(directed, shrunk, 1).norm(dim=1, keepdim=True)
+    norms = torch.where(directed, length * largest, 0)
+    return norms, torch.where(directed, shrunk / length, 0)
+
+
+class ShadowLoss(nn.Module):
+    """Shadow Loss over a batch: the triplet hinge on projection deviations, every triplet of it.
+
+    On unit vectors it equals the cosine triplet hinge max(0, cos(a, n) - cos(a, p) + margin),
+    and half the squared Euclidean triplet loss of twice the margin; what it adds is that every
+    valid triplet of a large batch counts, exactly, at memory linear in the batch.
+
+    Called as ``loss(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)``, the
+    shape of pytorch-metric-learning, so that its trainers can call it and its miners can choose
+    the triplets: ``indices_tuple`` is (a, p, n), or (a1, p, a2, n) for all pairs of an anchor's
+    listed positives and negatives. Inside ``torch.compile`` a call is one graph break; its
+    backward pass is one multiplication and cannot be differentiated again.
+
+    Args:
+        margin: in units of the deviation, >= 0: cosine distance when normalised, so FaceNet's 0.2
+            on squared Euclidean distance is 0.1 here.
+        mining: which triplets count when no ``indices_tuple`` is given; ``batch_all`` is every
+            valid one.
+        reduction: ``mean`` over those triplets, ``mean_active`` over those with a positive hinge
+            (the default of pytorch-metric-learning), or ``sum``.
+        normalize: put embeddings on the unit sphere inside the loss. False is the paper's general
+            form: it ignores error orthogonal to the anchor and rewards growing norms.
+        positive: for label sets (S x L zeros and ones): positive when they intersect (``any``) or
+            are ``equal``; negative when disjoint.
+        tile_bytes: memory for one tile of anchors, in bytes.
+
+    Raises:
+        ValueError: a setting that is not known; the message names those that are.
+
+    Source: Shadow loss, arXiv 2311.14012; docs/shadow-loss.md has the mathematics.
+
+    Example:
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]])
+        >>> loss = ShadowLoss(margin=0.5)
+        >>> round(loss(embeddings, torch.tensor([0, 0, 1, 1])).item(), 4)
+        0.565
+        >>> loss.statistics["triplets"], loss.statistics["active_fraction"]
+        (8, 0.75)
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        mining: str = "batch_all",
+        reduction: str = "mean",
+        normalize: bool = True,
+        *,
+        positive: str = "any",
+        tile_bytes: int = TILE_BYTES,
+    ) -> None:
+        super().__init__()
+        check_settings(margin, reduction, tile_bytes, positive)
+        if mining not in MININGS:
+            raise ValueError(f"mining={mining!r}; known are: {', '.join(MININGS)}")
+        self.margin = float(margin)
+        self.mining = mining
+        self.reduction = reduction
+        self.normalize = normalize
+        self.positive = positive
+        self.tile_bytes = tile_bytes
+        self._statistics: TripletStatistics | None = None
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: Sequence[Tensor] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return the reduced loss of a batch.
+
+        Args:
+            embeddings: S x D, any floating dtype.
+            labels: S integers, or S x L label sets; not needed with ``indices_tuple``.
+            indices_tuple: a miner's triplets (a, p, n) or pairs (a1, p, a2, n); p and n index the
+                references when these are given.
+            ref_emb: R x D, from which positives and negatives are taken instead; the batch itself
+                when None or when both it and ``ref_labels`` are the very tensors of the batch.
+            ref_labels: labels of ``ref_emb``.
+
+        Returns:
+            A scalar, float32 (float64 for float64 embeddings), 0 where there is no triplet.
+        """
+        if ref_emb is embeddings and ref_labels is labels:
+            ref_emb = ref_labels = None
+        if indices_tuple is None:
+            if labels is None:
+                raise ValueError("ShadowLoss needs labels, or an indices_tuple in their place")
+            selection = select_triplets(embeddings, labels, ref_emb, ref_labels, self.positive)
+        else:
+            count = len(embeddings if ref_emb is None else ref_emb)
+            indices = [index.to(embeddings.device) for index in indices_tuple]
+            selection = select_listed(indices, len(embeddings), count)
+        loss, self._statistics = triplet_hinge(
+            embeddings,
+            ref_emb,
+            selection,
+            margin=self.margin,
+            reduction=self.reduction,
+            normalize=self.normalize,
+            tile_bytes=self.tile_bytes,
+        )
+        return loss
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """The last call's ``active_fraction``, ``hardest_violation`` and number of ``triplets``.
+
+        ``active_fraction`` is the share of triplets with a positive hinge: it says whether the
+        batch still holds information (0 when there was no triplet). ``hardest_violation`` is the
+        largest delta_p - delta_n + margin (nan when there was none). Reading them waits for the
+        device, calling the loss does not. Empty before the first call.
+        """
+        if self._statistics is None:
+            return {}
+        triplets = int(self._statistics.triplets)
+        return {
+            "active_fraction": int(self._statistics.active) / max(1, triplets),
+            "hardest_violation": float(self._statistics.hardest),
+            "triplets": triplets,
+        }
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr(loss)``."""
+        return (
+            f"margin={self.margin}, mining={self.mining!r}, reduction={self.reduction!r}, "
+            f"normalize={self.normalize}"
+        )
