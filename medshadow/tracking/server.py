@@ -48,8 +48,9 @@ def without_password(uri: str) -> str:
 
 
 def _ask_server(uri: str) -> str | None:
+    health = without_password(uri).rstrip("/") + "/health"
     try:
-        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PATIENCE_SECONDS):
+        with urllib.request.urlopen(health, timeout=PATIENCE_SECONDS):
             return None
     except urllib.error.HTTPError:
         return None  # it answers; whether it lets us in is for MLflow to say

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import ProgressBar
+from ignite.handlers import EarlyStopping, ProgressBar
 from monai.engines import SupervisedTrainer
-from monai.handlers import CheckpointLoader, CheckpointSaver, EarlyStopHandler, LrScheduleHandler
+from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -100,8 +100,8 @@ class MetricTrainer:
         if validate is not None:
             self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate, validate)
             if patience is not None:
-                stop = EarlyStopHandler(patience, self._score, trainer=self.engine)
-                stop.attach(self.engine)
+                stop = EarlyStopping(patience, self._score, self.engine)
+                self.engine.add_event_handler(Events.EPOCH_COMPLETED, stop)
                 state["early_stop"] = stop
             self._best_saver(state).attach(self.engine)
         self._state = {**state, "best": _BestMetrics(self), "trainer": self.engine}
@@ -127,12 +127,15 @@ class MetricTrainer:
             logger.info("resuming from %s", newest.name)
             where = str(self.device)
             CheckpointLoader(str(newest), self._state, map_location=where).attach(self.engine)
-        if newest is None or _epoch_of(newest) < self.engine.state.max_epochs:
+        finished = newest is not None and _epoch_of(newest) >= self.engine.state.max_epochs
+        if not finished:
             self.engine.run()
         best = self.checkpoints / "best.pt"
-        if best.is_file():
-            weights = torch.load(best, map_location=self.device, weights_only=True)
-            self.embedder.load_state_dict(weights["network"])
+        chosen = best if best.is_file() else newest if finished else None
+        if chosen is not None:
+            weights = torch.load(chosen, map_location=self.device, weights_only=True)
+            # A checkpoint of one object, as the best one is, holds it bare.
+            self.embedder.load_state_dict(weights.get("network", weights))
         return self.embedder.eval()
 
     def _validate(self, engine: Engine, validate: Validate) -> None:

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from medshadow.training import adamw, cosine, one_cycle
+from medshadow.training.precision import has_native_bfloat16, keep_freed_memory, training_dtype
+
+
+def rates(optimizer, scheduler, steps):
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("schedule", [one_cycle, cosine])
+def test_schedules_rise_then_fall(make_embedder, schedule):
+    optimizer = adamw(make_embedder(), learning_rate=0.1)
+    seen = rates(optimizer, schedule(optimizer, 100, warmup=0.2), 100)
+    peak = seen.index(max(seen))
+    assert 17 <= peak <= 21
+    assert max(seen) == pytest.approx(0.1)
+    assert seen[: peak + 1] == sorted(seen[: peak + 1])
+    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+    assert seen[-1] < 1e-3
+
+
+def test_every_parameter_is_optimized_once_and_vectors_are_not_decayed(make_embedder):
+    embedder = make_embedder()
+    groups = adamw(embedder).param_groups
+    ids = [id(p) for g in groups for p in g["params"]]
+    assert sorted(ids) == sorted(id(p) for p in embedder.parameters())
+    assert all(g["weight_decay"] == 0 for g in groups for p in g["params"] if p.ndim == 1)
+
+
+def test_precision_is_chosen_by_what_the_machine_has(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert not has_native_bfloat16(cpu)
+    assert training_dtype("auto", cpu) == torch.float32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert training_dtype("auto", cpu) == torch.bfloat16
+    assert training_dtype("bfloat16", cpu) == torch.bfloat16
+    with pytest.raises(ValueError, match="float64"):
+        training_dtype("float64", cpu)
+
+
+def test_freed_memory_is_kept_only_where_the_c_library_can(monkeypatch):
+    assert isinstance(keep_freed_memory(), bool)
+    monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
+    assert keep_freed_memory() is False

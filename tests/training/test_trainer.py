@@ -1,0 +1,177 @@
+import _thread
+import math
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch import nn
+
+from medshadow.errors import NonFiniteLossError
+from medshadow.losses import ShadowLoss
+from medshadow.training import MetricTrainer, adamw, one_cycle, training_loader
+from medshadow.transforms import dermatology_transforms
+
+EPOCHS, BATCHES = 3, 4
+
+
+@pytest.fixture
+def make_trainer(make_embedder, colour_cases, tmp_path):
+    def make(folder="run", max_epochs=EPOCHS, loss=None, num_workers=0, **settings):
+        embedder = make_embedder()
+        loader = training_loader(
+            colour_cases,
+            dermatology_transforms(32, train=True),
+            images_per_class=4,
+            batches_per_epoch=BATCHES,
+            num_workers=num_workers,
+            progress=False,
+        )
+        optimizer = adamw(embedder, 1e-2, 1e-2)
+        trainer = MetricTrainer(
+            embedder,
+            loss or ShadowLoss(),
+            loader,
+            optimizer,
+            scheduler=one_cycle(optimizer, EPOCHS * BATCHES),
+            max_epochs=max_epochs,
+            checkpoints=tmp_path / folder,
+            progress=False,
+            **{"precision": "float32", **settings},
+        )
+        trainer.losses = []
+        trainer.engine.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda e: trainer.losses.append(e.state.output["loss"])
+        )
+        return trainer
+
+    return make
+
+
+def weights_of(embedder):
+    return torch.cat([t.flatten().float() for t in embedder.state_dict().values()])
+
+
+def test_the_loss_falls(make_trainer):
+    trainer = make_trainer(max_epochs=3)
+    trainer.run()
+    assert sum(trainer.losses[-4:]) < 0.7 * sum(trainer.losses[:4])
+    assert trainer.engine.state.output["statistics"]["active_fraction"] <= 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resumed_run_meets_the_losses_of_an_uninterrupted_one(make_trainer, num_workers):
+    whole = make_trainer("whole")
+    expected = weights_of(whole.run())
+
+    first = make_trainer("parts", max_epochs=1)
+    first.run()
+    second = make_trainer("parts", num_workers=num_workers)
+    resumed = weights_of(second.run(resume=True))
+
+    assert first.losses + second.losses == whole.losses
+    assert torch.equal(resumed, expected)
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_losses(make_trainer):
+    whole = make_trainer("whole")
+    whole.run()
+
+    stopped = make_trainer("stopped")
+    stopped.engine.add_event_handler(
+        Events.ITERATION_COMPLETED(once=BATCHES + 2), lambda _: _thread.interrupt_main()
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    again = make_trainer("stopped")
+    again.run(resume=True)
+    assert again.losses == whole.losses[BATCHES:]
+
+
+def test_resuming_a_finished_run_trains_no_further(make_trainer):
+    done = make_trainer("done")
+    expected = weights_of(done.run())
+    again = make_trainer("done")
+    assert torch.equal(weights_of(again.run(resume=True)), expected)
+    assert again.losses == []
+
+
+def test_best_model_by_the_validation_metric_is_returned(make_trainer):
+    scores = iter([0.2, 0.9, 0.5])
+    seen = []
+
+    def validate(embedder):
+        seen.append(weights_of(embedder).clone())
+        return {"map_at_r": next(scores)}
+
+    trainer = make_trainer(validate=validate)
+    best = trainer.run()
+    assert torch.equal(weights_of(best), seen[1])
+    assert trainer.best_metrics == {"map_at_r": 0.9, "epoch": 2.0}
+
+
+def test_best_model_survives_a_resume(make_trainer):
+    seen = []
+
+    def validate(embedder):
+        seen.append(weights_of(embedder).clone())
+        return {"map_at_r": [0.9, 0.5, 0.4][len(seen) - 1]}
+
+    make_trainer("best", max_epochs=1, validate=validate).run()
+    resumed = make_trainer("best", validate=validate)
+    best = resumed.run(resume=True)
+    assert torch.equal(weights_of(best), seen[0])
+    assert resumed.best_metrics["epoch"] == 1
+
+
+def test_early_stop_counts_over_a_resume(make_trainer):
+    def validate(embedder):
+        return {"map_at_r": 0.5}
+
+    make_trainer("stop", max_epochs=1, validate=validate, patience=1).run()
+    resumed = make_trainer("stop", validate=validate, patience=1)
+    resumed.run(resume=True)
+    assert resumed.engine.state.epoch == 2
+
+
+def test_metric_to_select_by_must_be_there(make_trainer):
+    with pytest.raises(ValueError, match="map_at_r"):
+        make_trainer(validate=lambda _: {"recall_at_1": 1.0}).run()
+
+
+def test_non_finite_loss_names_the_cases(make_trainer):
+    class Broken(nn.Module):
+        def forward(self, embeddings, labels):
+            return embeddings.sum() * math.inf
+
+    trainer = make_trainer(loss=Broken())
+    before = weights_of(trainer.embedder).clone()
+    with pytest.raises(NonFiniteLossError, match=r"(red|green|blue)\d\d, "):
+        trainer.run()
+    trained = {n: p for n, p in trainer.embedder.named_parameters()}
+    assert all(torch.isfinite(p).all() for p in trained.values())
+    assert before.shape == weights_of(trainer.embedder).shape
+
+
+def test_gradient_is_clipped(make_trainer):
+    class Steep(nn.Module):
+        def forward(self, embeddings, labels):
+            return 1e6 * embeddings[:, 0].sum()
+
+    trainer = make_trainer(loss=Steep(), max_epochs=1, clip_norm=0.5)
+    norms = []
+
+    def record(engine):
+        grads = [p.grad for p in trainer.embedder.parameters()]
+        norms.append(torch.cat([g.flatten() for g in grads]).norm().item())
+
+    trainer.engine.add_event_handler(Events.ITERATION_COMPLETED, record)
+    trainer.run()
+    assert max(norms) <= 0.5 + 1e-4
+    assert trainer.engine.state.output["gradient_norm"] > 0.5
+
+
+def test_bfloat16_trains_too(make_trainer):
+    trainer = make_trainer(precision="bfloat16")
+    trainer.run()
+    assert sum(trainer.losses[-4:]) < 0.8 * sum(trainer.losses[:4])
+    assert all(p.dtype == torch.float32 for p in trainer.embedder.parameters())
