@@ -13,6 +13,7 @@ from medshadow.losses.triplets import (
     ZERO_NORM,
     TripletStatistics,
     check_settings,
+    outside_graphs,
     select_triplets,
     triplet_hinge,
 )
@@ -131,6 +132,7 @@ class ShadowLoss(nn.Module):
         self.tile_bytes = tile_bytes
         self._statistics: TripletStatistics | None = None
 
+    @outside_graphs
     def forward(
         self,
         embeddings: Tensor,

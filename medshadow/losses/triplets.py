@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from medshadow.losses.counting import Workspace
 from medshadow.losses.selection import POSITIVE_RULES, Selection, select_by_labels
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TILE_BYTES = 32 * 2**20
 REDUCTIONS = ("mean", "mean_active", "sum")
@@ -29,6 +34,22 @@ class TripletStatistics(NamedTuple):
     hardest: Tensor
 
 
+def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function one graph break inside ``torch.compile``: its course follows label values.
+
+    Done when called, not when defined: naming the compiler imports it, which takes seconds.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called
+
+
+@outside_graphs
 def all_triplet_hinge(
     embeddings: Tensor,
     labels: Tensor,
@@ -45,7 +66,7 @@ def all_triplet_hinge(
 
     Triplets are never listed: time grows as S x R x D, working memory as S x D plus one tile. The
     gradient is accumulated while the tiles are walked, so the backward pass is one multiplication
-    and cannot itself be differentiated.
+    and cannot itself be differentiated. Inside ``torch.compile`` a call is one graph break.
 
     Args:
         embeddings: S x D anchors, any floating dtype; half precisions are computed in float32.
@@ -104,10 +125,7 @@ def triplet_hinge(
     normalize: bool,
     tile_bytes: int,
 ) -> tuple[Tensor, TripletStatistics]:
-    """Hinge over the triplets of a selection, and the statistics of the walk.
-
-    Inside ``torch.compile`` this is a graph break: the walk depends on the labels' values.
-    """
+    """Hinge over the triplets of a selection, and the statistics of the walk."""
     check_settings(margin, reduction, tile_bytes)
     _check_rows(embeddings, "embeddings")
     if references is not None:
@@ -117,10 +135,7 @@ def triplet_hinge(
                 f"references are {tuple(references.shape)} on {references.device}; expected R x "
                 f"{embeddings.shape[1]} on {embeddings.device}, as the embeddings"
             )
-    apply = _TripletHinge.apply
-    if torch.compiler.is_compiling():
-        apply = torch.compiler.disable(apply)
-    loss, *statistics = apply(
+    loss, *statistics = _TripletHinge.apply(
         embeddings, references, selection, margin, reduction, normalize, tile_bytes
     )
     return loss, TripletStatistics(*statistics)
