@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from monai.data import CacheDataset
 
 from medshadow.data.cases import CaseTable
@@ -59,6 +60,7 @@ class CaseDataset(CacheDataset):
         if seed < 0:
             raise ValueError(f"seed must be >= 0; found {seed}")
         self.seed = seed
+        self._state = np.random.RandomState(0)
         super().__init__(
             data=table.datalist(),
             transform=transform,
@@ -77,7 +79,9 @@ class CaseDataset(CacheDataset):
             raise IndexError(f"index {row} is outside a data set of {len(self)} cases")
         row %= len(self)
         draw = index if isinstance(index, Draw) else Draw(row, epoch=0, position=row)
-        self.transform.set_random_state(seed=draw.seed(self.seed))
+        # Seeding this state anew costs 2 microseconds, making one for every item over 100.
+        self._state.seed(draw.seed(self.seed))
+        self.transform.set_random_state(state=self._state)
         return self._named(row, super()._transform)
 
     def _load_cache_item(self, idx: int) -> Any:

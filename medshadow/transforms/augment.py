@@ -26,7 +26,7 @@ class Albumentationsd(RandomizableTransform, MapTransform):
     """Any albumentations transform as a random MONAI dictionary transform.
 
     Every call draws one seed from this transform's own random state ``R`` and hands albumentations
-    generators made from it; no global random state is read or changed. In a
+    generators made from it; no random state of Python, numpy or torch is read or changed. In a
     :class:`~medshadow.data.dataset.CaseDataset`, which reseeds ``R`` for each item, the
     augmentation is therefore a function of (seed, epoch, position).
 

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -208,3 +210,17 @@ def test_a_failing_transform_names_the_case():
     dataset = CaseDataset(table_of("ab"), fail, progress=False)
     with pytest.raises(DataError, match="case case1, file b: no lesion found"):
         dataset[1]
+
+
+def test_goes_to_another_process_as_it_is(table):
+    dataset = CaseDataset(table, dermatology_transforms(SIZE, train=True), progress=False)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[Draw(3, 1, 10)]["image"], dataset[Draw(3, 1, 10)]["image"])
+
+
+def test_large_seeds_are_told_apart():
+    dataset = [
+        CaseDataset(table_of("ab"), Compose([Counted(), Noised()]), seed=seed, progress=False)
+        for seed in (1, 1 + 2**32)
+    ]
+    assert not torch.equal(dataset[0][0]["image"], dataset[1][0]["image"])
