@@ -1,0 +1,42 @@
+"""``medshadow lookup``: the nearest known cases of an image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def lookup_command(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    cases: Annotated[Path, typer.Option("--cases", help="Case store.")] = Path("cases.db"),
+    model: Annotated[Path, typer.Option("--model", help="Model folder.")] = Path("model"),
+    k: Annotated[int, typer.Option("-k", help="Cases to show, one a lesion.")] = 16,
+    where: Annotated[
+        str | None, typer.Option(help="Filter before searching: 'sex=female, age>=50'.")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet PNG here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the nearest known cases; the nearest malignant one is always shown.
+
+    Example: medshadow lookup lesion.jpg --cases runs/d/cases.db --model runs/d/model -k 16
+    --where sex=female
+    """
+    from rich.console import Console
+
+    from medshadow.data import read_image
+    from medshadow.networks import Embedder
+    from medshadow.retrieval import CaseLookup, CaseStore, contact_sheet
+
+    query = read_image(image)
+    with CaseStore(cases) as store:
+        answer = CaseLookup(store, Embedder.load(model)).lookup(query, k=k, where=where)
+        if sheet is not None:
+            contact_sheet(answer, query, store).savefig(sheet, dpi=120, bbox_inches="tight")
+    if as_json:
+        print(json.dumps(answer.to_dict(), indent=2))
+    else:
+        Console().print(answer.table())

@@ -1,0 +1,81 @@
+"""Running a MONAI bundle configuration, with values of it set from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medshadow.errors import DataError
+from medshadow.workflows.output import OutputFolder
+
+# Folders of this machine, which need not go to a tracking server.
+_PLACES = ("data_dir", "output_dir")
+
+
+def run_config(config: str | Path, **values: Any) -> Any:
+    """Read a configuration, set values in it, and evaluate its ``run``.
+
+    A configuration can run code: only ever load your own.
+
+    Args:
+        config: path of the YAML file, or the name of one that comes with MedShadow: "dermatology".
+        values: top-level keys to set, or nested ones joined by ``#`` (MONAI's way), such as
+            ``{"loss#margin": 0.3}``; None leaves the file's value.
+
+    Returns:
+        The value of the last expression of ``run``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DataError: the file is no configuration, or a key to set is not in it.
+    """
+    from monai.bundle import ConfigParser
+
+    path = find_config(config)
+    parser = ConfigParser()
+    try:
+        parser.read_config(str(path))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error
+    _set_values(parser, path, values)
+    output: OutputFolder = parser.get_parsed_content("output")
+    output.config.write_text(_resolved(parser.config))
+    return parser.get_parsed_content("run")[-1]
+
+
+def find_config(config: str | Path) -> Path:
+    """The path of a configuration file, given as a path or by the name of a packaged one."""
+    path = Path(config)
+    if path.is_file():
+        return path
+    packaged = {p.stem: p for p in configs_folder().glob("*.yaml")}
+    if str(config) in packaged:
+        return packaged[str(config)]
+    raise FileNotFoundError(
+        f"no configuration {config}: expected a file, or one of {sorted(packaged)}"
+    )
+
+
+def configs_folder() -> Path:
+    """Where the configurations that come with MedShadow lie: in the wheel, or in the checkout."""
+    here = Path(__file__).resolve().parents[1]
+    packaged = here / "configs"
+    return packaged if packaged.is_dir() else here.parent / "configs"
+
+
+def _set_values(parser: Any, path: Path, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if value is None:
+            continue
+        if key not in parser:
+            known = ", ".join(k for k in parser.config if not k.startswith("_"))
+            raise DataError(f"{path}: no key {key!r} to set; top-level keys: {known}")
+        parser[key] = value
+
+
+def _resolved(config: Mapping[str, Any]) -> str:
+    shown = {key: "(not recorded)" if key in _PLACES else v for key, v in config.items()}
+    return yaml.safe_dump(shown, sort_keys=False)

@@ -1,0 +1,82 @@
+"""Diagnostics of a model on a split table: test queries against the training section."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medshadow.data.cases import CaseTable
+from medshadow.data.readers import read_image
+from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose
+from medshadow.retrieval.encode import encode_cases
+
+if TYPE_CHECKING:
+    from medshadow.networks import Embedder
+
+
+def embed_section(embedder: Embedder, table: CaseTable, section: str) -> EmbeddedCases:
+    """Encode one section of a table, with a progress bar."""
+    cases = table.section(section)
+    return EmbeddedCases(encode_cases(embedder, cases), cases.frame)
+
+
+def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> Diagnostics:
+    """Diagnostics of an embedder: gallery the training section, queries the test section.
+
+    Args:
+        embedder: the model.
+        table: a table with sections.
+        bootstrap: resamples of the query groups for the intervals; 0 for none.
+    """
+    return diagnose(
+        embed_section(embedder, table, "training"),
+        embed_section(embedder, table, "test"),
+        malignant=table.malignant,
+        bootstrap=bootstrap,
+        image_of=image_of(table),
+    )
+
+
+def image_of(table: CaseTable) -> Callable[[str], np.ndarray]:
+    """A callable from case id to its image, uint8 H x W x 3."""
+    paths = table.frame.set_index("case_id")["image"]
+    return lambda case_id: read_image(paths[case_id])
+
+
+def flat_metrics(prefix: str, diagnostics: Diagnostics) -> dict[str, float]:
+    """Metrics as ``prefix/name``, their 95 % intervals as ``prefix/name_low`` and ``_high``."""
+    flat = {f"{prefix}/{name}": value for name, value in diagnostics.metrics.items()}
+    for name, (low, high) in diagnostics.intervals.items():
+        flat |= {f"{prefix}/{name}_low": low, f"{prefix}/{name}_high": high}
+    return flat
+
+
+def save_figures(diagnostics: Diagnostics, folder: Path) -> list[Path]:
+    """Write every figure of a diagnosis as PNG, and its tables as CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in diagnostics.figures().items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=120, bbox_inches="tight")
+    for name, frame in diagnostics.tables.items():
+        paths.append(folder / f"{name}.csv")
+        frame.to_csv(paths[-1])
+    return paths
+
+
+def write_metrics(path: Path, values: dict[str, float]) -> None:
+    """Write flat metrics, an undefined value (nan) as null."""
+    plain = {k: None if np.isnan(v) else round(float(v), 6) for k, v in values.items()}
+    path.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Read what :func:`write_metrics` wrote."""
+    if not path.is_file():
+        return {}
+    stored = json.loads(path.read_text())
+    return {k: float("nan") if v is None else float(v) for k, v in stored.items()}

@@ -1,0 +1,85 @@
+"""Building the case store from a model and a table, and looking a case up in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medshadow.data.cases import CaseTable
+from medshadow.errors import StoreError
+from medshadow.retrieval import CaseLookup, CaseStore, encode_cases, thumbnails_of
+from medshadow.retrieval.lookup import LookupAnswer
+
+if TYPE_CHECKING:
+    from medshadow.networks import Embedder
+
+
+def build_index(
+    embedder: Embedder,
+    cases: CaseTable,
+    path: str | Path,
+    *,
+    diagnosis_names: Mapping[str, str] | None = None,
+    embeddings: np.ndarray | None = None,
+) -> CaseStore:
+    """Make a case store of every case of a table.
+
+    Args:
+        embedder: the model whose vectors the store keeps.
+        cases: what will be found; leave out of it what queries are to be drawn from.
+        path: the SQLite file to make.
+        diagnosis_names: label to diagnosis in words.
+        embeddings: float32 N x D of these cases by this model, where they are at hand.
+
+    Raises:
+        StoreError: the file exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise StoreError(f"{path} exists; remove it or name another file")
+    if embeddings is None:
+        embeddings = encode_cases(embedder, cases)
+    store = CaseStore.create(
+        path,
+        name=cases.name,
+        model_digest=embedder.digest,
+        embedding_dim=embedder.embedding_dim,
+        preprocess=embedder.preprocess,
+        malignant=cases.malignant,
+        diagnosis_names=diagnosis_names,
+    )
+    try:
+        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails_of(cases))
+    except BaseException:
+        # A store that was only begun would answer, and answer wrongly.
+        store.close()
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+        raise
+    return store
+
+
+def look_up(
+    image: str | Path,
+    cases: str | Path,
+    model: str | Path,
+    *,
+    k: int = 16,
+    where: str | Mapping[str, object] | None = None,
+) -> LookupAnswer:
+    """Find the nearest known cases of an image file.
+
+    Args:
+        image: path of the image.
+        cases: path of the case store.
+        model: model folder.
+        k: cases to find, one a lesion or patient.
+        where: filter, such as ``"sex=female, age>=50"``.
+    """
+    from medshadow.networks import Embedder
+
+    with CaseStore(cases) as store:
+        return CaseLookup(store, Embedder.load(model)).lookup(image, k=k, where=where)

@@ -1,0 +1,154 @@
+"""The whole way for one data set: frozen baseline, training, diagnostics, index, one lookup."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from medshadow.data.cases import CaseTable
+from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_baseline
+from medshadow.networks import Embedder
+from medshadow.retrieval import CaseLookup, contact_sheet
+from medshadow.tracking import TrackedRun
+from medshadow.training import MetricTrainer
+from medshadow.workflows import evaluation as ev
+from medshadow.workflows.index import build_index
+from medshadow.workflows.output import OutputFolder
+from medshadow.workflows.summary import Summary
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """From prepared cases to a model folder, its figures beside the baselines', and a case store.
+
+    Everything is written to the output folder and told to MLflow. The store holds the training
+    section, so that a test case looked up in it is new to the model and to the store alike.
+
+    Args:
+        table: cases with sections, as :func:`~medshadow.workflows.prepare_cases` gives them.
+        trainer: trains the embedder.
+        output: the output folder.
+        experiment: name of the MLflow experiment.
+        parameters: settings to record with the run.
+        diagnosis_names: label to diagnosis in words.
+        bootstrap: resamples for the intervals.
+    """
+
+    def __init__(
+        self,
+        table: CaseTable,
+        trainer: MetricTrainer,
+        output: OutputFolder,
+        *,
+        experiment: str,
+        parameters: Mapping[str, Any],
+        diagnosis_names: Mapping[str, str] | None = None,
+        bootstrap: int = 1000,
+    ) -> None:
+        self.table, self.trainer, self.output = table, trainer, output
+        self._experiment, self._parameters = experiment, dict(parameters)
+        self._diagnosis_names, self._bootstrap = diagnosis_names, bootstrap
+
+    def run(self) -> Summary:
+        """Do the whole way.
+
+        Returns:
+            What was found, ready to print.
+
+        Raises:
+            KeyboardInterrupt: stopped by the user; ``--resume`` goes on from there.
+        """
+        with TrackedRun(self.output.path, self._experiment, self.output.resume) as tracked:
+            self._record_settings(tracked)
+            metrics = self._baselines()
+            tracked.watch(self.trainer)
+            embedder = self.trainer.run(resume=self.output.resume)
+            embedder.save(self.output.model)
+            gallery = ev.embed_section(embedder, self.table, "training")
+            diagnostics = self._diagnose(embedder, gallery)
+            metrics |= ev.flat_metrics("test", diagnostics)
+            ev.write_metrics(self.output.metrics, metrics)
+            tracked.metrics({k: v for k, v in metrics.items() if v == v}, step=0)
+            ev.save_figures(diagnostics, self.output.figures)
+            answer = self._index_and_look_up(embedder, gallery)
+            tracked.artifacts([self.output.metrics, self.output.figures, self.output.model])
+        return Summary(self.output, metrics, answer, tracked.uri, tracked.run_id)
+
+    def _record_settings(self, tracked: TrackedRun) -> None:
+        data = {
+            "data/name": self.table.name,
+            "data/digest": self.table.digest,
+            "data/cases": len(self.table),
+            "data/left_out": len(self.table.left_out),
+            "precision": str(self.trainer.dtype).removeprefix("torch."),
+            "device": str(self.trainer.device),
+        }
+        tracked.parameters({**data, **self._parameters})
+        written = [self.output.splits, self.output.audit, self.output.config]
+        tracked.artifacts([path for path in written if path.is_file()])
+
+    def _baselines(self) -> dict[str, float]:
+        """The frozen backbone's and the majority class's figures, kept for a resumed run."""
+        known = ev.read_metrics(self.output.metrics)
+        if any(name.startswith("frozen/") for name in known):
+            return {k: v for k, v in known.items() if not k.startswith("test/")}
+        logger.info("encoding with the frozen backbone, for comparison")
+        frozen = frozen_twin(self.trainer.embedder)
+        gallery = ev.embed_section(frozen, self.table, "training")
+        queries = ev.embed_section(frozen, self.table, "test")
+        found = diagnose(
+            gallery, queries, malignant=self.table.malignant, bootstrap=self._bootstrap
+        )
+        majority = majority_baseline(gallery, queries, malignant=self.table.malignant)
+        metrics = ev.flat_metrics("frozen", found)
+        metrics |= {f"majority/{name}": value for name, value in majority.items()}
+        ev.write_metrics(self.output.metrics, metrics)
+        return metrics
+
+    def _diagnose(self, embedder: Embedder, gallery: EmbeddedCases) -> Diagnostics:
+        return diagnose(
+            gallery,
+            ev.embed_section(embedder, self.table, "test"),
+            malignant=self.table.malignant,
+            bootstrap=self._bootstrap,
+            image_of=ev.image_of(self.table),
+        )
+
+    def _index_and_look_up(self, embedder: Embedder, gallery: EmbeddedCases) -> Any:
+        for leftover in self.output.path.glob("cases.db*"):
+            leftover.unlink()  # of a run that was stopped after training
+        store = build_index(
+            embedder,
+            self.table.section("training"),
+            self.output.cases,
+            diagnosis_names=self._diagnosis_names,
+            embeddings=gallery.embeddings,
+        )
+        with store:
+            query = _example_query(self.table)
+            image = ev.image_of(self.table)(query)
+            answer = CaseLookup(store, embedder).lookup(image)
+            figure = contact_sheet(answer, image, store)
+            figure.savefig(self.output.figures / "lookup.png", dpi=120, bbox_inches="tight")
+        return answer
+
+
+def frozen_twin(embedder: Embedder) -> Embedder:
+    """The embedder's backbone with the weights it started from and no head: the baseline."""
+    with torch.random.fork_rng(devices=[]):
+        # A backbone without pretrained weights is drawn at random; the twin must not disturb it.
+        twin = Embedder(
+            embedder.backbone.name, None, pooling=embedder.pooling, preprocess=embedder.preprocess
+        )
+    return twin.eval()
+
+
+def _example_query(table: CaseTable) -> str:
+    """The first test case of a malignant class (or of any class), by case id."""
+    frame = table.section("test").frame.sort_values("case_id")
+    malignant = frame[frame["label"].isin(table.malignant)]
+    return str((malignant if len(malignant) else frame)["case_id"].iloc[0])
