@@ -97,7 +97,7 @@ def tsne_figure(
         for x in labels
         if x in counts
     ]
-    names = [f"{_marked(x, malignant)}  ({counts[x]})" for x in labels if x in counts]
+    names = [f"{_marked(x, x in malignant)}  ({counts[x]})" for x in labels if x in counts]
     title = "triangle: malignant" if any(x in malignant for x in labels) else None
     figure.legend(
         handles, names, title=title, loc="outside right center", frameon=False, fontsize=10
@@ -142,7 +142,7 @@ def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozense
     for place in range(len(cells)):
         corner = (place - 0.5, place - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#555555", linewidth=1.2))
-    names = [_marked(str(label), malignant) for label in counts.index]
+    names = [_marked(str(label), label in malignant) for label in counts.index]
     rows = [f"{name}  ({total})" for name, total in zip(names, totals[:, 0], strict=True)]
     long = max(len(name) for name in names) > 8
     axes.set_xticks(
@@ -195,13 +195,14 @@ def contact_sheet(
     grid = figure.subplots(len(rows), columns + 2, squeeze=False, width_ratios=ratios)
     for line, query, picture in zip(grid, rows, pictures, strict=True):
         mine = queries.labels[query]
-        _picture(line[0], picture, _marked(mine, malignant), "#222222")
+        _picture(line[0], picture, _marked(_short(mine), mine in malignant), "#222222")
         for axes in line[1:]:
             axes.set_axis_off()
         for column in np.flatnonzero(neighbours.index[query, :columns] >= 0):
             row = neighbours.index[query, column]
             label = gallery.labels[row]
-            text = f"{_marked(label, malignant)}  {neighbours.similarity[query, column]:.2f}"
+            name = _marked(_short(label), label in malignant)
+            text = f"{name}  {neighbours.similarity[query, column]:.2f}"
             frame = (_SAME, "solid") if label == mine else (_OTHER, "dashed")
             _picture(line[column + 2], image_of(gallery.case_ids[row]), text, *frame)
     grid[0][0].set_title("query", fontsize=10, weight="bold")
@@ -250,8 +251,13 @@ def _picture(
     axes.set_xlabel(text, fontsize=9, labelpad=3)
 
 
-def _marked(label: str, malignant: Collection[str]) -> str:
-    return f"{label} ▲" if label in malignant else label
+def _marked(label: str, malignant: bool) -> str:
+    return f"{label} ▲" if malignant else label
+
+
+def _short(label: str) -> str:
+    """A long name cut to what fits under a picture."""
+    return label if len(label) <= 14 else f"{label[:13].rstrip()}…"
 
 
 def _title(axes: Axes, title: str, note: str) -> None:

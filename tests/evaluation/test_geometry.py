@@ -110,7 +110,7 @@ def slow_hubness(index, groups):
 
 
 class TestSilhouettes:
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=60)
     @given(small_cases())
     def test_matches_loops_over_pairs(self, some):
         np.testing.assert_allclose(silhouettes(some), slow_silhouettes(some), atol=1e-9)
@@ -143,7 +143,7 @@ class TestEffectiveRank:
 
 
 class TestAlignmentAndUniformity:
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=60)
     @given(small_cases())
     def test_match_loops_over_pairs(self, some):
         assert alignment(some) == pytest.approx(slow_alignment(some), abs=1e-9, nan_ok=True)

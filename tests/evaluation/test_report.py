@@ -263,6 +263,12 @@ class TestFigures:
             "nv  0.00": "dashed",
         }
 
+    def test_long_names_are_cut_under_pictures(self):
+        long = "age-related macular degeneration"
+        some = cases(np.eye(2), "ab", [long, long], "g")
+        figure = contact_sheet(some, some, nearest_groups(some, some, 1), image_of)
+        assert {"age-related m…", "age-related m…  0.00"} <= set(texts(figure))
+
     def test_styles_stay_apart(self):
         labels = [f"class{i:02}" for i in range(16)]
         styles = class_styles(labels, set(labels[::3]))

@@ -68,7 +68,7 @@ def slow_ranking(query, group, gallery):
 
 
 class TestNearestGroups:
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=60)
     @given(archives(), st.one_of(st.none(), st.integers(1, 7)))
     def test_matches_a_loop_over_all_rows(self, archive, k):
         gallery, queries = archive
@@ -193,7 +193,7 @@ class TestRankingMetrics:
 
 
 class TestScoreRankings:
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=60)
     @given(archives(), st.integers(1, 7))
     def test_matches_loops_over_the_whole_gallery(self, archive, k):
         gallery, queries = archive
