@@ -28,7 +28,7 @@ def encode_cases(
     table_or_paths: CaseTable | Sequence[str | Path],
     *,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int = 2,
     progress: bool = True,
 ) -> np.ndarray:
     """Encode image files through the model's own transform preset.

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medshadow.retrieval.rows import UNIT_TOLERANCE
-from medshadow.retrieval.store import Snapshot
+from medshadow.retrieval.snapshot import Snapshot
 
 # As in medshadow.evaluation.nearest_groups: the finest step that float32 tells apart just below 1.
 _STEPS = 2**24
@@ -127,9 +127,7 @@ class Ranking:
         self._slack = 2 * (len(query) * float(np.finfo(np.float32).eps) + UNIT_TOLERANCE)
         self._rough = loaded.vectors @ self._query.astype(np.float32)
         self._rough[~allowed] = -np.inf
-        self._best = (
-            np.maximum.reduceat(self._rough, loaded.starts) if len(loaded) else self._rough
-        )
+        self._best = np.maximum.reduceat(self._rough, loaded.starts) if len(loaded) else self._rough
         self.cases = int(allowed.sum())
         self.groups = int(np.isfinite(self._best).sum())
         self.archive_cases = len(loaded)
@@ -185,7 +183,9 @@ class Ranking:
         return rows[order], steps[order]
 
     def _hit(self, row: int, step: int, rank: int) -> Hit:
-        values = {column: column_values[row] for column, column_values in self._loaded.values.items()}
+        values = {
+            column: column_values[row] for column, column_values in self._loaded.values.items()
+        }
         return Hit(
             case_id=values.pop("case_id"),
             group=values.pop("group"),

@@ -119,7 +119,7 @@ def erase_leftovers(engine: Engine) -> bool:
         cursor = connection.cursor()
         cursor.execute("VACUUM")
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        busy = bool(cursor.fetchone()[0])
+        ((busy, _, _),) = cursor.fetchall()
         cursor.close()
     finally:
         connection.close()

@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from io import BytesIO
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import delete, func, insert, inspect, select, update
+from PIL import Image
+from sqlalchemy import Engine, func, insert, inspect, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError
 
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
-from medshadow.retrieval.rows import checked_embeddings, checked_frame, checked_thumbnail, plain_rows
+from medshadow.retrieval.changes import (
+    changing,
+    delete_cases,
+    insert_cases,
+    known_ids,
+    write_consent,
+)
+from medshadow.retrieval.rows import (
+    checked_embeddings,
+    checked_frame,
+    checked_thumbnail,
+    plain_rows,
+)
+from medshadow.retrieval.snapshot import Snapshot, read_snapshot
 from medshadow.retrieval.verify import problems
 
 if TYPE_CHECKING:
     from medshadow.data.cases import CaseTable
 
 _log = logging.getLogger(__name__)
-# SQLite takes a bounded number of parameters in one statement.
-_IDS_A_STATEMENT = 500
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """Every case of a store at one moment.
-
-    Args:
-        version: the store's version at that moment.
-        frame: N rows in the order added; see :meth:`CaseStore.frame`.
-        embeddings: float32 N x D unit vectors, in the same order.
-    """
-
-    version: int
-    frame: pd.DataFrame
-    embeddings: np.ndarray
+_END = object()
 
 
 class CaseStore:
@@ -123,28 +119,15 @@ class CaseStore:
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
         engine = schema.store_engine(url)
         try:
-            with _writing(engine) as connection:
-                found = inspect(connection).get_table_names()
-                if found:
-                    what = "a case store" if "archive" in found else f"other tables: {found[:5]}"
-                    raise StoreError(
-                        f"{url.render_as_string(hide_password=True)}: holds {what}; open it with "
-                        "CaseStore(...) or name a new database"
-                    )
-                schema.tables.create_all(connection)
-                connection.execute(
-                    insert(schema.archive).values(
-                        id=1,
-                        schema_version=schema.SCHEMA_VERSION,
-                        version=0,
-                        name=name,
-                        model_digest=model_digest,
-                        preprocess=dict(preprocess),
-                        embedding_dim=embedding_dim,
-                        malignant=sorted(malignant),
-                        diagnosis_names=dict(diagnosis_names or {}),
-                    )
-                )
+            _make_tables(
+                engine,
+                name=name,
+                model_digest=model_digest,
+                preprocess=dict(preprocess),
+                embedding_dim=embedding_dim,
+                malignant=sorted(malignant),
+                diagnosis_names=dict(diagnosis_names or {}),
+            )
         finally:
             engine.dispose()
         return cls(url_or_path)
@@ -209,12 +192,19 @@ class CaseStore:
         vectors = checked_embeddings(embeddings, ids, self.embedding_dim)
         rows = list(plain_rows(frame))
         if not replace:
-            self._refuse_known(ids)
+            with self._engine.begin() as connection:
+                self._refuse_known(connection, ids)
         pictures = iter(repeat(None, len(rows)) if thumbnails is None else thumbnails)
         for first in range(0, len(rows), batch_size):
             part = slice(first, first + batch_size)
             jpegs = [_next_thumbnail(pictures, case_id) for case_id in ids[part]]
-            self._add_batch(rows[part], vectors[part], jpegs, replace)
+            with changing(self._engine) as connection:
+                if replace:
+                    delete_cases(connection, ids[part])
+                else:
+                    # Another process may have added the same case since the first look.
+                    self._refuse_known(connection, ids[part])
+                insert_cases(connection, rows[part], vectors[part], jpegs, model_digest)
         if next(pictures, _END) is not _END:
             raise StoreError(f"{self._where}: more thumbnails than the {len(rows)} cases")
 
@@ -229,11 +219,9 @@ class CaseStore:
             StoreError: a case id is not in the store; then nothing is withdrawn.
         """
         ids = [case_ids] if isinstance(case_ids, str) else list(dict.fromkeys(case_ids))
-        with _writing(self._engine) as connection:
-            for part in _parts(ids):
-                self._refuse_unknown(connection, part)
-                connection.execute(delete(schema.cases).where(schema.cases.c.case_id.in_(part)))
-            _move_version_on(connection)
+        with changing(self._engine) as connection:
+            self._refuse_unknown(connection, ids)
+            delete_cases(connection, ids)
         if not schema.erase_leftovers(self._engine):
             _log.warning(
                 "%d cases are withdrawn, but their bytes stay in the write-ahead log until the "
@@ -250,12 +238,9 @@ class CaseStore:
         if consent not in schema.CONSENT:
             raise StoreError(f"consent {consent!r} is not known; expected one of {schema.CONSENT}")
         ids = [case_ids] if isinstance(case_ids, str) else list(case_ids)
-        with _writing(self._engine) as connection:
-            for part in _parts(ids):
-                self._refuse_unknown(connection, part)
-                of_part = schema.cases.c.case_id.in_(part)
-                connection.execute(update(schema.cases).where(of_part).values(consent=consent))
-            _move_version_on(connection)
+        with changing(self._engine) as connection:
+            self._refuse_unknown(connection, ids)
+            write_consent(connection, ids, consent)
 
     def frame(self) -> pd.DataFrame:
         """Every case in the order added, without vectors and thumbnails.
@@ -264,7 +249,8 @@ class CaseStore:
             Columns ``case_id, group, label, labels`` (frozenset), the metadata columns,
             ``consent`` ("given" or "suspended") and ``added`` (UTC).
         """
-        return self._snapshot(with_embeddings=False).frame
+        with self._engine.begin() as connection:
+            return read_snapshot(connection, self.embedding_dim, with_embeddings=False).frame
 
     def embeddings(self) -> np.ndarray:
         """The vectors: float32 N x D of unit length, in the order of :meth:`frame`."""
@@ -272,7 +258,8 @@ class CaseStore:
 
     def snapshot(self) -> Snapshot:
         """Frame, vectors and version as of one moment, whatever other processes write."""
-        return self._snapshot(with_embeddings=True)
+        with self._engine.begin() as connection:
+            return read_snapshot(connection, self.embedding_dim)
 
     def thumbnail(self, case_id: str) -> bytes | None:
         """The JPEG of a case, or None where it has none.
@@ -288,6 +275,15 @@ class CaseStore:
             raise StoreError(f"{self._where}: no case {case_id!r}")
         jpeg: bytes | None = row.jpeg
         return jpeg
+
+    def image_of(self, case_id: str) -> np.ndarray | None:
+        """The thumbnail of a case as pixels, uint8 H x W x 3; None where it has none.
+
+        Raises:
+            StoreError: the case is not in the store.
+        """
+        jpeg = self.thumbnail(case_id)
+        return None if jpeg is None else np.asarray(Image.open(BytesIO(jpeg)).convert("RGB"))
 
     def verify(self) -> list[str]:
         """Check the whole store: database structure, models, dimensions, unit lengths, labels.
@@ -313,90 +309,32 @@ class CaseStore:
         except DatabaseError as error:
             raise StoreError(f"{self._where}: not a case store: {error.orig}") from error
 
-    def _refuse_known(self, ids: list[str]) -> None:
-        with self._engine.begin() as connection:
-            for part in _parts(ids):
-                known = _known(connection, part)
-                if known:
-                    raise StoreError(_already_there(self._where, known))
+    def _refuse_known(self, connection: Connection, ids: list[str]) -> None:
+        known = known_ids(connection, ids)
+        if known:
+            raise StoreError(
+                f"{self._where}: cases already in the store: {known[:5]}; pass replace=True to "
+                "replace them"
+            )
 
     def _refuse_unknown(self, connection: Connection, ids: list[str]) -> None:
-        unknown = sorted(set(ids) - set(_known(connection, ids)))
+        unknown = sorted(set(ids) - set(known_ids(connection, ids)))
         if unknown:
             raise StoreError(f"{self._where}: no cases {unknown[:5]}")
 
-    def _add_batch(
-        self,
-        rows: list[dict[str, Any]],
-        vectors: np.ndarray,
-        jpegs: list[bytes | None],
-        replace: bool,
-    ) -> None:
-        ids = [row["case_id"] for row in rows]
-        same = {
-            "consent": "given",
-            "added": datetime.now(UTC),
-            "model_digest": self.model_digest,
-        }
-        values = [
-            {**row, **same, "embedding": vector.tobytes()}
-            for row, vector in zip(rows, vectors, strict=True)
-        ]
-        try:
-            with _writing(self._engine) as connection:
-                if replace:
-                    for part in _parts(ids):
-                        connection.execute(
-                            delete(schema.cases).where(schema.cases.c.case_id.in_(part))
-                        )
-                connection.execute(insert(schema.cases), values)
-                _add_thumbnails(connection, ids, jpegs)
-                _move_version_on(connection)
-        except IntegrityError as error:
-            with self._engine.begin() as connection:
-                known = [i for part in _parts(ids) for i in _known(connection, part)]
-            # Another process may have added the same case since the check.
-            raise StoreError(_already_there(self._where, known)) from error
 
-    def _snapshot(self, with_embeddings: bool) -> Snapshot:
-        columns = [c for c in schema.cases.c if c.name not in ("embedding", "model_digest")]
-        if with_embeddings:
-            columns.append(schema.cases.c.embedding)
-        with self._engine.begin() as connection:
-            version = int(connection.scalar(select(schema.archive.c.version)) or 0)
-            rows = connection.execute(select(*columns).order_by(schema.cases.c.id)).all()
-        vectors = np.empty((len(rows) if with_embeddings else 0, self.embedding_dim), np.float32)
-        for i in range(len(vectors)):
-            vectors[i] = np.frombuffer(rows[i].embedding, dtype="<f4")
-        return Snapshot(version, _frame_of(rows), vectors)
-
-
-_END = object()
-
-
-@contextmanager
-def _writing(engine: Any) -> Iterator[Connection]:
-    options = {"medshadow_writes": True}
-    with engine.execution_options(**options).begin() as connection:
-        yield connection
-
-
-def _parts(ids: list[str]) -> Iterator[list[str]]:
-    for first in range(0, len(ids), _IDS_A_STATEMENT):
-        yield ids[first : first + _IDS_A_STATEMENT]
-
-
-def _known(connection: Connection, ids: list[str]) -> list[str]:
-    query = select(schema.cases.c.case_id).where(schema.cases.c.case_id.in_(ids))
-    return sorted(connection.scalars(query))
-
-
-def _already_there(where: str, known: list[str]) -> str:
-    return f"{where}: cases already in the store: {known[:5]}; pass replace=True to replace them"
-
-
-def _move_version_on(connection: Connection) -> None:
-    connection.execute(update(schema.archive).values(version=schema.archive.c.version + 1))
+def _make_tables(engine: Engine, **archive: Any) -> None:
+    with engine.execution_options(medshadow_writes=True).begin() as connection:
+        found = inspect(connection).get_table_names()
+        if found:
+            what = "a case store" if "archive" in found else f"other tables: {found[:5]}"
+            raise StoreError(
+                f"{engine.url.render_as_string(hide_password=True)}: holds {what}; open it with "
+                "CaseStore(...) or name a new database"
+            )
+        schema.tables.create_all(connection)
+        first = {"id": 1, "schema_version": schema.SCHEMA_VERSION, "version": 0}
+        connection.execute(insert(schema.archive).values(**first, **archive))
 
 
 def _next_thumbnail(pictures: Iterator[bytes | None], case_id: str) -> bytes | None:
@@ -404,33 +342,3 @@ def _next_thumbnail(pictures: Iterator[bytes | None], case_id: str) -> bytes | N
     if jpeg is _END:
         raise StoreError(f"thumbnails end before case {case_id!r}; one a case is expected")
     return checked_thumbnail(jpeg, case_id)  # type: ignore[arg-type]
-
-
-def _add_thumbnails(connection: Connection, ids: list[str], jpegs: list[bytes | None]) -> None:
-    with_picture = {i: jpeg for i, jpeg in zip(ids, jpegs, strict=True) if jpeg is not None}
-    for part in _parts(list(with_picture)):
-        query = select(schema.cases.c.id, schema.cases.c.case_id)
-        keys = connection.execute(query.where(schema.cases.c.case_id.in_(part))).all()
-        connection.execute(
-            insert(schema.thumbnails),
-            [{"case": key.id, "jpeg": with_picture[key.case_id]} for key in keys],
-        )
-
-
-def _frame_of(rows: Any) -> pd.DataFrame:
-    fixed = pd.DataFrame(
-        {
-            "case_id": pd.Series([row.case_id for row in rows], dtype=str),
-            "group": pd.Series([row.group for row in rows], dtype=str),
-            "label": pd.Series([row.label for row in rows], dtype=str),
-            "labels": pd.Series([frozenset(row.labels) for row in rows], dtype=object),
-        }
-    )
-    metadata = pd.DataFrame([row.metadata for row in rows], index=fixed.index)
-    state = pd.DataFrame(
-        {
-            "consent": pd.Series([row.consent for row in rows], dtype=str),
-            "added": pd.to_datetime(pd.Series([row.added for row in rows]), utc=True),
-        }
-    )
-    return pd.concat([fixed, metadata, state], axis=1)

@@ -29,8 +29,6 @@ _CONDITION = re.compile(
 )
 _KEY_WITH_OPERATOR = re.compile(r"\s*(?P<key>[^=!<>]+?)\s*(?P<op>!=|>=|<=|=|>|<)?\s*$")
 
-Where = str | Iterable[str] | Mapping[str, Any] | None
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -96,13 +94,16 @@ class Condition:
         return np.array([e == (self.operator == "=") for e in equal] + [False])[codes]
 
 
+Where = str | Iterable[str | Condition] | Mapping[str, Any] | None
+
+
 def parse_where(where: Where) -> tuple[Condition, ...]:
     """Read a filter into its conditions, all of which must hold.
 
     Args:
         where: text with conditions joined by ``and`` (quote a value that holds "and" or an
-            operator sign); several such texts; or a mapping whose keys may end in an operator:
-            ``{"sex": "female", "age>=": 50}``; or None for no condition.
+            operator sign); several such texts or conditions; a mapping whose keys may end in an
+            operator: ``{"sex": "female", "age>=": 50}``; or None for no condition.
 
     Returns:
         The conditions, in the order given; whether their keys exist shows when they are applied.
@@ -122,7 +123,8 @@ def parse_where(where: Where) -> tuple[Condition, ...]:
         return _parse_text(where)
     if isinstance(where, Mapping):
         return tuple(_of_item(key, value) for key, value in where.items())
-    return tuple(condition for text in where for condition in _parse_text(text))
+    parts = ((part,) if isinstance(part, Condition) else _parse_text(part) for part in where)
+    return tuple(condition for part in parts for condition in part)
 
 
 def matching(conditions: Iterable[Condition], frame: pd.DataFrame) -> np.ndarray:
@@ -134,7 +136,8 @@ def matching(conditions: Iterable[Condition], frame: pd.DataFrame) -> np.ndarray
 
 
 def _parse_text(text: str) -> tuple[Condition, ...]:
-    conditions, at = [], 0
+    conditions: list[Condition] = []
+    at = 0
     while at < len(text) or not conditions:
         found = _CONDITION.match(text, at)
         if found is None:
@@ -153,7 +156,9 @@ def _parse_text(text: str) -> tuple[Condition, ...]:
 def _of_item(key: str, value: Any) -> Condition:
     found = _KEY_WITH_OPERATOR.match(key)
     if found is None:
-        raise StoreError(f"filter key {key!r}: expected a column name, an operator after it or none")
+        raise StoreError(
+            f"filter key {key!r}: expected a column name, an operator after it or none"
+        )
     if not isinstance(value, str | bool | int | float | np.generic):
         raise StoreError(f"filter {key!r}: expected text or a number, found {value!r}")
     return Condition(found["key"], found["op"] or "=", str(value).strip())

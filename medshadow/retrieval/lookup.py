@@ -1,0 +1,140 @@
+"""From an image to the nearest known cases, the nearest malignant one, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medshadow.errors import StoreError
+from medshadow.retrieval.answer import Archive, LookupAnswer
+from medshadow.retrieval.encode import encode_cases, encode_images
+from medshadow.retrieval.ranking import Hit, Ranking
+from medshadow.retrieval.search import ExactSearch
+from medshadow.retrieval.store import CaseStore
+from medshadow.retrieval.where import Where, parse_where
+
+if TYPE_CHECKING:
+    from medshadow.networks import Embedder
+
+# Cosine from which a case counts as a copy of the query: another encoding of the same pixels stays
+# above it, another photograph of the same lesion does not.
+IDENTICAL = 0.9995
+
+
+class CaseLookup:
+    """Nearest known cases of a store for an image that is new to it.
+
+    Args:
+        store: the known cases.
+        embedder: the model that made the store's vectors.
+
+    Raises:
+        StoreError: the embedder is another model.
+
+    Example:
+        >>> lookup = CaseLookup(store, embedder)  # doctest: +SKIP
+        >>> answer = lookup.lookup("lesion.jpg", k=16, where="sex=female")  # doctest: +SKIP
+        >>> answer.vote, answer.nearest_malignant.rank  # doctest: +SKIP
+        ('nv', 7)
+    """
+
+    def __init__(self, store: CaseStore, embedder: Embedder) -> None:
+        digest = embedder.digest
+        if digest != store.model_digest:
+            raise StoreError(
+                f"the store {store.name!r} holds vectors of model {store.model_digest[:12]}; "
+                f"this embedder is model {digest[:12]}, whose vectors do not compare"
+            )
+        self.store = store
+        self.embedder = embedder
+        self.search = ExactSearch(store)
+
+    def lookup(
+        self,
+        image: str | Path | np.ndarray,
+        k: int = 16,
+        where: Where = None,
+        exclude_groups: Iterable[str] = (),
+    ) -> LookupAnswer:
+        """Find the k distinct cases most like an image, and the nearest malignant one.
+
+        Args:
+            image: an image file, or uint8 H x W x 3 RGB.
+            k: lesions or patients wanted, at least 1.
+            where: a filter; see :func:`medshadow.retrieval.parse_where`.
+            exclude_groups: groups to leave out, such as the query's own lesion.
+
+        Returns:
+            The answer. Its hits number min(k, groups that meet the filter).
+
+        Raises:
+            ImageReadError: the file cannot be read.
+            StoreError: the filter cannot be read or names an unknown key.
+            ValueError: k is below 1, or the array is no image.
+        """
+        conditions = parse_where(where)
+        excluded = tuple(str(group) for group in exclude_groups)
+        vector = self._embed(image)
+        ranking = self.search.rank(vector, conditions, excluded)
+        hits = tuple(ranking.nearest(k))
+        malignant = ranking.nearest_with(self.store.malignant)
+        outside = malignant is None and bool(conditions)
+        if outside:
+            malignant = self.search.rank(vector, (), excluded).nearest_with(self.store.malignant)
+        words = " and ".join(str(condition) for condition in conditions)
+        return LookupAnswer(
+            archive=Archive(
+                name=self.store.name,
+                cases=ranking.archive_cases,
+                groups=ranking.archive_groups,
+                model_digest=self.store.model_digest,
+                malignant=self.store.malignant,
+                diagnosis_names=self.store.diagnosis_names,
+            ),
+            hits=hits,
+            nearest_malignant=malignant,
+            malignant_outside_filter=outside and malignant is not None,
+            k=k,
+            where=words,
+            matching_groups=ranking.groups,
+            excluded_groups=excluded,
+            warnings=tuple(_warnings(hits, k, words, ranking, malignant, outside)),
+        )
+
+    def _embed(self, image: str | Path | np.ndarray) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            vectors = encode_images(self.embedder, [image])
+        else:
+            vectors = encode_cases(self.embedder, [image], num_workers=0, progress=False)
+        vector: np.ndarray = vectors[0]
+        return vector
+
+
+def _warnings(
+    hits: tuple[Hit, ...],
+    k: int,
+    where: str,
+    ranking: Ranking,
+    malignant: Hit | None,
+    outside: bool,
+) -> Iterable[str]:
+    if ranking.groups < k:
+        which = f"meet the filter {where}" if where else "are in the archive"
+        yield f"Only {ranking.groups} distinct cases {which}; {k} were asked for."
+    for hit in hits:
+        if hit.similarity >= IDENTICAL:
+            yield (
+                f"Case {hit.case_id} is all but identical to the query (similarity "
+                f"{hit.similarity:.4f}): the query itself may be in this archive, and then counts "
+                f"in its own vote. Exclude group {hit.group} to leave it out."
+            )
+    if malignant is None:
+        yield "No case of this archive carries a label that counts as malignant."
+    elif outside:
+        yield (
+            "No case that meets the filter is malignant; the nearest malignant case shown does not "
+            "meet it."
+        )
