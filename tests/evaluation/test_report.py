@@ -82,11 +82,11 @@ def archives(draw):
 
 class TestMetrics:
     @settings(deadline=None, max_examples=60)
-    @given(archives(), st.integers(1, 6))
-    def test_votes_match_loops(self, archive, k):
+    @given(archives(), st.integers(1, 6), st.sampled_from([MALIGNANT, frozenset({"df", "nv"})]))
+    def test_votes_match_loops(self, archive, k, malignant):
         gallery, queries = archive
-        found = diagnose(gallery, queries, malignant=MALIGNANT, k=k, bootstrap=0).metrics
-        expected = slow_report(gallery, queries, MALIGNANT, k)
+        found = diagnose(gallery, queries, malignant=malignant, k=k, bootstrap=0).metrics
+        expected = slow_report(gallery, queries, malignant, k)
         votes = {n: v for n, v in found.items() if n.startswith(("knn", "malignancy"))}
         assert votes == pytest.approx(expected)
 
@@ -136,6 +136,13 @@ class TestMetrics:
         assert "malignancy_auc_1" not in {**found.metrics, **found.intervals}
         assert "silhouette" not in found.metrics
         assert "knn1_sensitivity_mel" not in {**found.metrics, **found.intervals}
+
+    def test_missing_neighbours_are_not_malignant(self):
+        # The first query owns a gallery group and so has one neighbour fewer to be asked.
+        gallery = cases(np.eye(3), "abc", ["df", "df", "nv"], "g")
+        queries = cases(np.eye(3)[:2], "cz", ["df", "nv"], "q")
+        found = diagnose(gallery, queries, malignant={"nv"}, k=3, bootstrap=0).metrics
+        assert found["malignancy_auc_3"] == 1
 
     def test_a_gallery_of_one_group_is_refused(self):
         gallery = cases(np.eye(2), "aa", ["nv", "mel"], "g")
