@@ -19,8 +19,8 @@ def audit_command(
     """
     from rich.console import Console
 
-    from medshadow.cli.tables import frame_table
     from medshadow.data import audit, ham10k_cases
+    from medshadow.workflows.tables import frame_table
 
     report = audit(ham10k_cases(data, on_error="skip"), progress=not as_json)
     if as_json:

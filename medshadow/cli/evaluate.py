@@ -23,11 +23,11 @@ def evaluate_command(
     import pandas as pd
     from rich.console import Console
 
-    from medshadow.cli.tables import frame_table
     from medshadow.data import ham10k_cases
     from medshadow.data.splits import load_split
     from medshadow.networks import Embedder
     from medshadow.workflows.evaluation import evaluate, flat_metrics, save_figures
+    from medshadow.workflows.tables import frame_table
 
     table = load_split(ham10k_cases(data, on_error="skip"), splits)
     diagnostics = evaluate(Embedder.load(model), table)

@@ -30,13 +30,16 @@ def lookup_command(
     from medshadow.data import read_image
     from medshadow.networks import Embedder
     from medshadow.retrieval import CaseLookup, CaseStore, contact_sheet
+    from medshadow.workflows.tables import print_answer
 
     query = read_image(image)
     with CaseStore(cases) as store:
         answer = CaseLookup(store, Embedder.load(model)).lookup(query, k=k, where=where)
         if sheet is not None:
-            contact_sheet(answer, query, store).savefig(sheet, dpi=120, bbox_inches="tight")
+            contact_sheet(answer, query, store.image_of).savefig(
+                sheet, dpi=120, bbox_inches="tight"
+            )
     if as_json:
         print(json.dumps(answer.to_dict(), indent=2))
     else:
-        Console().print(answer.table())
+        print_answer(answer, Console())

@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+# Not when first used, as the others: the module of that name would stand in its place by then.
+from medshadow.data.audit import audit
+
 _FILE_OF = {
     "CaseDataset": "dataset",
     "CaseTable": "cases",
@@ -13,14 +16,13 @@ _FILE_OF = {
     "HAM10KDataset": "ham10k",
     "LeftOut": "cases",
     "PKSampler": "sampler",
-    "audit": "audit",
     "ham10k_cases": "ham10k",
     "read_image": "readers",
     "split_cases": "splits",
     "write_phantoms": "phantoms",
 }
 
-__all__ = list(_FILE_OF)
+__all__ = ["audit", *_FILE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import subprocess
 import tempfile
@@ -60,7 +61,6 @@ class TrackedRun:
         self._warned = False
 
     def __enter__(self) -> TrackedRun:
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         mlflow.set_tracking_uri(self.uri)
         experiment_id = self._experiment_id()
         run = mlflow.start_run(
@@ -91,9 +91,10 @@ class TrackedRun:
         mlflow.log_params({k: v for k, v in values.items() if k not in known})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record numbers of one step, to be sent with the next batch."""
+        """Record the finite numbers of one step, to be sent with the next batch."""
         now = int(time.time() * 1000)
-        self._pending += [Metric(name, float(v), now, step) for name, v in values.items()]
+        finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
+        self._pending += [Metric(name, v, now, step) for name, v in finite.items()]
 
     def flush(self) -> None:
         """Send the metrics that are waiting."""

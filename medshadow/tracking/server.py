@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import urllib.error
@@ -65,6 +66,7 @@ def _ask_in_thread(uri: str) -> str | None:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         try:
             MlflowClient(uri).search_experiments(max_results=1)
             outcome.append(None)

@@ -44,7 +44,7 @@ def training_loader(
     sampler = PKSampler(
         cases.frame["label"].tolist(),
         cases.frame["group"].tolist(),
-        classes_per_batch or len(cases.classes),
+        classes_per_batch or cases.frame["label"].nunique(),
         images_per_class,
         batches_per_epoch=batches_per_epoch,
         seed=seed,

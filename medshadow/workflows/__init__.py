@@ -11,7 +11,6 @@ _FILE_OF = {
     "RetrievalValidation": "validation",
     "build_index": "index",
     "evaluate": "evaluation",
-    "look_up": "index",
     "prepare_cases": "preparation",
     "run_config": "configuration",
     "run_demo": "demo",

@@ -41,9 +41,12 @@ def run_config(config: str | Path, **values: Any) -> Any:
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}") from error
     _set_values(parser, path, values)
-    output: OutputFolder = parser.get_parsed_content("output")
-    output.config.write_text(_resolved(parser.config))
-    return parser.get_parsed_content("run")[-1]
+    try:
+        output: OutputFolder = parser.get_parsed_content("output")
+        output.config.write_text(_resolved(parser.config))
+        return parser.get_parsed_content("run")[-1]
+    except RuntimeError as error:
+        raise _first_cause(error) from None
 
 
 def find_config(config: str | Path) -> Path:
@@ -74,6 +77,13 @@ def _set_values(parser: Any, path: Path, values: Mapping[str, Any]) -> None:
             known = ", ".join(k for k in parser.config if not k.startswith("_"))
             raise DataError(f"{path}: no key {key!r} to set; top-level keys: {known}")
         parser[key] = value
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What went wrong inside: MONAI wraps it once for every level of the configuration."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _resolved(config: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Building the case store from a model and a table, and looking a case up in it."""
+"""Building the case store from a model and a table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 
 from medshadow.data.cases import CaseTable
 from medshadow.errors import StoreError
-from medshadow.retrieval import CaseLookup, CaseStore, encode_cases, thumbnails_of
-from medshadow.retrieval.lookup import LookupAnswer
+from medshadow.retrieval import CaseStore, encode_cases, thumbnails_of
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
@@ -52,7 +51,7 @@ def build_index(
         diagnosis_names=diagnosis_names,
     )
     try:
-        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails_of(cases))
+        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails_of(cases.frame["image"]))
     except BaseException:
         # A store that was only begun would answer, and answer wrongly.
         store.close()
@@ -60,26 +59,3 @@ def build_index(
             path.with_name(name).unlink(missing_ok=True)
         raise
     return store
-
-
-def look_up(
-    image: str | Path,
-    cases: str | Path,
-    model: str | Path,
-    *,
-    k: int = 16,
-    where: str | Mapping[str, object] | None = None,
-) -> LookupAnswer:
-    """Find the nearest known cases of an image file.
-
-    Args:
-        image: path of the image.
-        cases: path of the case store.
-        model: model folder.
-        k: cases to find, one a lesion or patient.
-        where: filter, such as ``"sex=female, age>=50"``.
-    """
-    from medshadow.networks import Embedder
-
-    with CaseStore(cases) as store:
-        return CaseLookup(store, Embedder.load(model)).lookup(image, k=k, where=where)

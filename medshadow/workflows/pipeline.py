@@ -72,7 +72,7 @@ class Pipeline:
             diagnostics = self._diagnose(embedder, gallery)
             metrics |= ev.flat_metrics("test", diagnostics)
             ev.write_metrics(self.output.metrics, metrics)
-            tracked.metrics({k: v for k, v in metrics.items() if v == v}, step=0)
+            tracked.metrics(metrics, step=0)
             ev.save_figures(diagnostics, self.output.figures)
             answer = self._index_and_look_up(embedder, gallery)
             tracked.artifacts([self.output.metrics, self.output.figures, self.output.model])
@@ -132,7 +132,7 @@ class Pipeline:
             query = _example_query(self.table)
             image = ev.image_of(self.table)(query)
             answer = CaseLookup(store, embedder).lookup(image)
-            figure = contact_sheet(answer, image, store)
+            figure = contact_sheet(answer, image, store.image_of)
             figure.savefig(self.output.figures / "lookup.png", dpi=120, bbox_inches="tight")
         return answer
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medshadow.workflows.output import OutputFolder
+from medshadow.workflows.tables import print_answer
 
 if TYPE_CHECKING:
     from medshadow.retrieval.lookup import LookupAnswer
@@ -48,7 +49,7 @@ class Summary:
         """Print it."""
         console = console or Console()
         console.print(self.metrics_table())
-        console.print(self.answer.table())
+        print_answer(self.answer, console)
         console.print(f"MLflow run   {self.run_id}", highlight=False, soft_wrap=True)
         console.print(
             f"             mlflow ui --backend-store-uri {self.tracking_uri}",

@@ -1,0 +1,54 @@
+"""Frames and lookup answers as they are printed on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from medshadow.retrieval import LookupAnswer
+
+
+def frame_table(frame: pd.DataFrame, title: str) -> Table:
+    """A pandas frame as a rich table; missing values stay empty."""
+    table = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(str(column).replace("_", " "))
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def print_answer(answer: LookupAnswer, console: Console) -> None:
+    """Print a lookup: warnings first, then the cases, then what they can and cannot say."""
+    for warning in answer.warnings:
+        console.print(Text(f"! {warning}", style="bold yellow"))
+    frame = answer.frame().drop(columns=["group"])
+    frame["malignant"] = frame["malignant"].map({True: "MALIGNANT", False: ""})
+    archive = answer.archive
+    where = f" where {answer.where}" if answer.where else ""
+    title = f"Nearest of {archive.groups} lesions or patients in {archive.name}{where}"
+    console.print(frame_table(frame, title))
+    shares = ", ".join(f"{label} {s:.0%}" for label, s in answer.share_in_this_archive.items())
+    if answer.vote is not None:
+        console.print(f"Most of them: {answer.diagnosis(answer.vote)}", highlight=False)
+        console.print(f"Share in this archive (not a probability): {shares}", highlight=False)
+    nearest = answer.nearest_malignant
+    if nearest is not None:
+        console.print(
+            f"Nearest malignant case: {nearest.case_id}, {answer.diagnosis(nearest.label)}, "
+            f"rank {nearest.rank}, similarity {nearest.similarity:.3f}",
+            highlight=False,
+        )
+    console.print(answer.notice, highlight=False)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
