@@ -45,7 +45,7 @@ class LookupAnswer:
         hits: distinct cases, nearest first, one a lesion or patient.
         nearest_malignant: the nearest malignant case, however far; None if there is none at all.
         malignant_outside_filter: True where no case that meets the filter is malignant, so that
-            ``nearest_malignant`` is one that does not meet it.
+            ``nearest_malignant`` does not meet it and its rank counts the whole archive.
         k: cases asked for.
         where: the filter in words; empty without one.
         matching_groups: distinct lesions or patients that meet the filter.

@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medshadow.data.readers import read_image
 from medshadow.errors import StoreError
 from medshadow.retrieval.answer import Archive, LookupAnswer
-from medshadow.retrieval.encode import encode_cases, encode_images
+from medshadow.retrieval.encode import encode_images
 from medshadow.retrieval.ranking import Hit, Ranking
 from medshadow.retrieval.search import ExactSearch
 from medshadow.retrieval.store import CaseStore
+from medshadow.retrieval.thumbnails import decode_thumbnail, jpeg_thumbnail
 from medshadow.retrieval.where import Where, parse_where
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
 
-# Cosine from which a case counts as a copy of the query: another encoding of the same pixels stays
-# above it, another photograph of the same lesion does not.
-IDENTICAL = 0.9995
+# Where a picture was kept, pixels decide whether a case this close is the query itself: a well
+# trained model brings different lesions as close. Without a picture the vector must be the same.
+_CLOSE = 0.99
+_SAME_VECTOR = 1 - 1e-6
+# Mean difference in grey levels between two encodings of the same pixels stays below this.
+_SAME_PICTURE = 3.0
 
 
 class CaseLookup:
@@ -77,7 +82,8 @@ class CaseLookup:
         """
         conditions = parse_where(where)
         excluded = tuple(str(group) for group in exclude_groups)
-        vector = self._embed(image)
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        vector = encode_images(self.embedder, [pixels])[0]
         ranking = self.search.rank(vector, conditions, excluded)
         hits = tuple(ranking.nearest(k))
         malignant = ranking.nearest_with(self.store.malignant)
@@ -85,6 +91,11 @@ class CaseLookup:
         if outside:
             malignant = self.search.rank(vector, (), excluded).nearest_with(self.store.malignant)
         words = " and ".join(str(condition) for condition in conditions)
+        warnings = [
+            *_few_hits(ranking, k, words),
+            *(_is_the_query(hit) for hit in hits if self._is_same(hit, pixels)),
+            *_no_malignant(malignant, outside),
+        ]
         return LookupAnswer(
             archive=Archive(
                 name=self.store.name,
@@ -101,40 +112,41 @@ class CaseLookup:
             where=words,
             matching_groups=ranking.groups,
             excluded_groups=excluded,
-            warnings=tuple(_warnings(hits, k, words, ranking, malignant, outside)),
+            warnings=tuple(warnings),
         )
 
-    def _embed(self, image: str | Path | np.ndarray) -> np.ndarray:
-        if isinstance(image, np.ndarray):
-            vectors = encode_images(self.embedder, [image])
-        else:
-            vectors = encode_cases(self.embedder, [image], num_workers=0, progress=False)
-        vector: np.ndarray = vectors[0]
-        return vector
+    def _is_same(self, hit: Hit, pixels: np.ndarray) -> bool:
+        if hit.similarity < _CLOSE:
+            return False
+        kept = self.store.image_of(hit.case_id)
+        if kept is None:
+            return hit.similarity >= _SAME_VECTOR
+        query = decode_thumbnail(jpeg_thumbnail(pixels))
+        if kept.shape != query.shape:
+            return False
+        return float(np.abs(kept.astype(float) - query.astype(float)).mean()) <= _SAME_PICTURE
 
 
-def _warnings(
-    hits: tuple[Hit, ...],
-    k: int,
-    where: str,
-    ranking: Ranking,
-    malignant: Hit | None,
-    outside: bool,
-) -> Iterable[str]:
-    if ranking.groups < k:
-        which = f"meet the filter {where}" if where else "are in the archive"
-        yield f"Only {ranking.groups} distinct cases {which}; {k} were asked for."
-    for hit in hits:
-        if hit.similarity >= IDENTICAL:
-            yield (
-                f"Case {hit.case_id} is all but identical to the query (similarity "
-                f"{hit.similarity:.4f}): the query itself may be in this archive, and then counts "
-                f"in its own vote. Exclude group {hit.group} to leave it out."
-            )
+def _few_hits(ranking: Ranking, k: int, where: str) -> list[str]:
+    if ranking.groups >= k:
+        return []
+    which = f"meet the filter {where}" if where else "are in the archive"
+    return [f"Only {ranking.groups} distinct cases {which}; {k} were asked for."]
+
+
+def _is_the_query(hit: Hit) -> str:
+    return (
+        f"Case {hit.case_id} shows the query image itself (similarity {hit.similarity:.4f}): it "
+        f"counts in its own vote. Exclude group {hit.group} to leave it out."
+    )
+
+
+def _no_malignant(malignant: Hit | None, outside: bool) -> list[str]:
     if malignant is None:
-        yield "No case of this archive carries a label that counts as malignant."
-    elif outside:
-        yield (
+        return ["No case of this archive carries a label that counts as malignant."]
+    if outside:
+        return [
             "No case that meets the filter is malignant; the nearest malignant case shown does not "
             "meet it."
-        )
+        ]
+    return []

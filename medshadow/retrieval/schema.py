@@ -25,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, Connection, make_url
 
 SCHEMA_VERSION = 1
+# How long a writer waits for another before it gives up.
+BUSY_MILLISECONDS = 10_000
 CONSENT = ("given", "suspended")
 
 tables = MetaData()
@@ -89,7 +91,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
-        "busy_timeout = 10000",
+        f"busy_timeout = {BUSY_MILLISECONDS}",
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",

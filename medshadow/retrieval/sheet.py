@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 6
-_TILE = (2.1, 2.55)
-_HEADER = 1.05
+# Inches: a tile is its title, the picture, then the words under it.
+_WIDTH, _TITLE, _PICTURE, _WORDS = 2.1, 0.42, 1.4, 0.95
+_MARGIN, _GAP, _HEADER_LINE = 0.2, 0.16, 0.21
 _LINE = 30
 # Dark enough on white to read; the words and the border's width say the same without colour.
 _MALIGNANT = "#b3261e"
@@ -53,32 +54,39 @@ def contact_sheet(
     from matplotlib.figure import Figure
 
     shown = answer.shown()
+    header = _header_lines(answer)
+    top = _MARGIN + _HEADER_LINE * (len(header) + 0.5)
     rows = ceil((len(shown) + 1) / _COLUMNS)
-    height = _TILE[1] * rows + _HEADER
-    figure = Figure(figsize=(_TILE[0] * _COLUMNS, height), dpi=110)
-    figure.subplots_adjust(
-        left=0.02,
-        right=0.98,
-        bottom=0.42 / height,
-        top=1 - (_HEADER + 0.25) / height,
-        hspace=0.62,
-        wspace=0.12,
+    size = (
+        _WIDTH * _COLUMNS + 2 * _MARGIN,
+        top + rows * (_TITLE + _PICTURE + _WORDS) + _MARGIN,
     )
-    tiles = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    figure = Figure(figsize=size, dpi=110)
+    for line, (words, style) in enumerate(header):
+        y = 1 - (_MARGIN + _HEADER_LINE * line) / size[1]
+        figure.text(_MARGIN / size[0], y, words, va="top", **style)
+    tiles = [_tile(figure, place, top) for place in range(len(shown) + 1)]
     query = query_image if isinstance(query_image, np.ndarray) else read_image(query_image)
     _draw_tile(tiles[0], query, "QUERY", _QUERY, width=3)
-    for tile, hit in zip(tiles[1:], shown, strict=False):
+    for tile, hit in zip(tiles[1:], shown, strict=True):
         _draw_hit(tile, answer, hit, None if image_of is None else image_of(hit.case_id))
-    for tile in tiles[len(shown) + 1 :]:
-        tile.axis("off")
-    _write_header(figure, answer, height)
     return figure
+
+
+def _tile(figure: Figure, place: int, top: float) -> Axes:
+    width, height = figure.get_size_inches()
+    row, column = divmod(place, _COLUMNS)
+    left = _MARGIN + column * _WIDTH + _GAP / 2
+    bottom = height - top - row * (_TITLE + _PICTURE + _WORDS) - _TITLE - _PICTURE
+    return figure.add_axes(
+        (left / width, bottom / height, (_WIDTH - _GAP) / width, _PICTURE / height), anchor="N"
+    )
 
 
 def _draw_hit(tile: Axes, answer: LookupAnswer, hit: Hit, image: np.ndarray | None) -> None:
     malignant = answer.is_malignant(hit)
     extra = hit not in answer.hits
-    title = f"{hit.rank}   similarity {hit.similarity:.3f}"
+    title = f"rank {hit.rank}, similarity {hit.similarity:.3f}"
     if malignant:
         title = f"{'NEAREST MALIGNANT' if extra else 'MALIGNANT'}\n{title}"
     _draw_tile(tile, image, title, _MALIGNANT if malignant else _OTHER, 4 if malignant else 1)
@@ -90,7 +98,7 @@ def _draw_hit(tile: Axes, answer: LookupAnswer, hit: Hit, image: np.ndarray | No
     if extra and answer.malignant_outside_filter:
         lines.append("does not meet the filter")
     lines.append(hit.case_id)
-    tile.set_xlabel("\n".join(lines[:5]), fontsize=7.5, labelpad=4, linespacing=1.25)
+    tile.set_xlabel("\n".join(lines), fontsize=7.5, labelpad=4, linespacing=1.25)
 
 
 def _draw_tile(tile: Axes, image: np.ndarray | None, title: str, color: str, width: float) -> None:
@@ -119,27 +127,28 @@ def _frame_inside(tile: Axes, style: dict[str, Any]) -> None:
     tile.add_patch(Rectangle((0.03, 0.03), 0.94, 0.94, transform=tile.transAxes, **style))
 
 
-def _write_header(figure: Figure, answer: LookupAnswer, height: float) -> None:
+def _header_lines(answer: LookupAnswer) -> list[tuple[str, dict[str, Any]]]:
     shares = ", ".join(
         f"{answer.diagnosis(label)} {share:.0%}"
         for label, share in answer.share_in_this_archive.items()
     )
-    vote = "no case found" if answer.vote is None else f"vote: {answer.diagnosis(answer.vote)}"
+    vote = f"vote: {answer.diagnosis(answer.vote)}" if answer.vote else "no vote"
     archive = (
-        f"{answer.archive.name}: {answer.archive.cases} images of {answer.archive.groups} "
-        "distinct cases" + (f", filter {answer.where}" if answer.where else "")
+        f"Archive {answer.archive.name}: {answer.archive.cases} images of {answer.archive.groups} "
+        "distinct cases" + (f"; filter: {answer.where}" if answer.where else "")
     )
-    lines = [
-        (f"{len(answer.hits)} nearest known cases; {vote}", 12, "bold", "black"),
-        (f"share in this archive: {shares}", 9, "normal", "black"),
-        (archive, 9, "normal", "black"),
-        (answer.notice, 9, "bold", "black"),
+    warnings = [line for warning in answer.warnings for line in textwrap.wrap(f"! {warning}", 150)]
+    small, bold = {"fontsize": 9}, {"fontsize": 9, "fontweight": "bold"}
+    return [
+        *((line, bold) for line in warnings),
+        (
+            f"{len(answer.hits)} nearest known cases; {vote}",
+            {"fontsize": 12, "fontweight": "bold"},
+        ),
+        (f"Share in this archive: {shares}" if shares else "No case found.", small),
+        (archive, small),
+        (answer.notice, bold),
     ]
-    for number, (words, size, weight, color) in enumerate(lines):
-        y = 1 - (0.12 + 0.2 * number + (0.04 if number else 0)) / height
-        figure.text(0.02, y, words, fontsize=size, fontweight=weight, color=color, va="top")
-    for number, warning in enumerate(answer.warnings[:2]):
-        figure.text(0.02, (0.2 - 0.15 * number) / height, f"! {warning}", fontsize=8)
 
 
 def _in_words(metadata: dict[str, Any]) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from io import BytesIO
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from sqlalchemy import Engine, func, insert, inspect, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError
@@ -32,6 +30,7 @@ from medshadow.retrieval.rows import (
     plain_rows,
 )
 from medshadow.retrieval.snapshot import Snapshot, read_snapshot
+from medshadow.retrieval.thumbnails import decode_thumbnail
 from medshadow.retrieval.verify import problems
 
 if TYPE_CHECKING:
@@ -283,7 +282,7 @@ class CaseStore:
             StoreError: the case is not in the store.
         """
         jpeg = self.thumbnail(case_id)
-        return None if jpeg is None else np.asarray(Image.open(BytesIO(jpeg)).convert("RGB"))
+        return None if jpeg is None else decode_thumbnail(jpeg)
 
     def verify(self) -> list[str]:
         """Check the whole store: database structure, models, dimensions, unit lengths, labels.

@@ -44,6 +44,12 @@ def jpeg_thumbnail(image: np.ndarray, longer_side: int = LONGER_SIDE) -> bytes:
     return buffer.getvalue()
 
 
+def decode_thumbnail(jpeg: bytes) -> np.ndarray:
+    """The pixels of a thumbnail: uint8 H x W x 3, RGB."""
+    with Image.open(BytesIO(jpeg), formats=["JPEG"]) as picture:
+        return np.array(picture.convert("RGB"))
+
+
 def thumbnails_of(
     paths: Iterable[str | Path], *, num_workers: int = 2, progress: bool = True
 ) -> Iterator[bytes]:
