@@ -73,7 +73,7 @@ class LoadedCases:
         frame = frame.iloc[order].reset_index(drop=True)
         return cls(
             version=snapshot.version,
-            filterable=frame.apply(_as_categories),
+            filterable=frame.assign(**{str(c): _as_categories(frame[c]) for c in frame.columns}),
             values={
                 str(c): frame[c].astype(object).where(frame[c].notna(), None).to_numpy()
                 for c in frame.columns
