@@ -99,6 +99,10 @@ def test_an_image_of_the_archive_is_found_and_said_so(lookup, query, tmp_path):
     assert "case00a shows the query image itself" in answer.warnings[0]
     assert "Exclude group lesion00" in answer.warnings[0]
 
+    Image.open(query).save(tmp_path / "again.jpg", quality=95)
+    again = lookup.lookup(tmp_path / "again.jpg", k=3)
+    assert "case00a shows the query image itself" in again.warnings[0]
+
     changed = read_image(query)
     changed[:, :, 0] //= 2
     Image.fromarray(changed).save(tmp_path / "other.png")

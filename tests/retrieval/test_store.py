@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,14 @@ def test_more_cases_than_a_statement_takes_parameters(store):
     assert store.frame()["case_id"].tolist() == ["c1202"]
 
 
+def test_withdrawing_gives_the_room_back(store, tmp_path):
+    store.add(frame(500), vectors(500), model_digest="m1", thumbnails=[picture(1)] * 500)
+    store.withdraw("c0")
+    full = (tmp_path / "cases.db").stat().st_size
+    store.withdraw(f"c{i}" for i in range(1, 499))
+    assert (tmp_path / "cases.db").stat().st_size < full / 4
+
+
 def test_withdrawing_leaves_no_byte_behind(store, tmp_path):
     marked = vectors(1, seed=7)
     cases = frame(40).assign(note="kept")
@@ -240,6 +249,17 @@ def test_readers_go_on_while_another_writes(store, tmp_path):
     assert store.snapshot().frame["case_id"].tolist() == ["c0", "c1"]
     writer.execute("ROLLBACK")
     writer.close()
+
+
+def test_two_writers_take_turns(store, tmp_path):
+    def add_one_by_one(prefix):
+        with CaseStore(tmp_path / "cases.db") as own:
+            own.add(frame(30, prefix), vectors(30), model_digest="m1", batch_size=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add_one_by_one, ["left", "right"]))
+    assert len(store) == 60
+    assert store.version == 60
 
 
 def test_a_snapshot_is_of_one_moment(store):
