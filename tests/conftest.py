@@ -1,4 +1,4 @@
-"""Fixtures for every room: where the real data is, and one thread so that tests share a machine."""
+"""Fixtures for every room: the real data, drawn data, and one small run of the whole way."""
 
 import os
 from pathlib import Path
@@ -31,3 +31,38 @@ def _real_data(name: str) -> Path:
 def ham10000_root() -> Path:
     """The folder of the real HAM10000."""
     return _real_data("ham10000")
+
+
+SMALL = {
+    "train_size": 64,
+    "embedder#preprocess#size": 64,
+    "max_epochs": 2,
+    "batches_per_epoch": 3,
+    "images_per_class": 3,
+    "fractions": {"training": 0.6, "validation": 0.1, "test": 0.3},
+    "bootstrap": 50,
+    "progress": False,
+}
+
+
+@pytest.fixture
+def small():
+    """Settings of the shared run."""
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    """A small HAM10000 of drawn lesions."""
+    from medshadow.data import write_phantoms
+
+    return write_phantoms(tmp_path_factory.mktemp("phantoms"), lesions=80, progress=False)
+
+
+@pytest.fixture(scope="session")
+def finished_run(phantoms, tmp_path_factory):
+    """(output folder, summary) of a small run of the whole way."""
+    from medshadow.workflows import run_config
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    return out, run_config("dermatology", data_dir=str(phantoms), output_dir=str(out), **SMALL)

@@ -43,12 +43,6 @@ def guarded(run: Callable[[], None]) -> None:
     _set_up_logging()
     try:
         run()
-    except KeyboardInterrupt:
-        _say("interrupted; pass --resume to go on where the last whole epoch ended")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except (MedShadowError, ValueError, OSError) as error:
         if os.environ.get("MEDSHADOW_TRACEBACK"):
             raise

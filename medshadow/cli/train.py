@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+logger = logging.getLogger(__name__)
+
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data set.")]
 Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
 Config = Annotated[str, typer.Option("--config", help="Configuration file, or a packaged one.")]
@@ -33,16 +35,13 @@ def train_command(
     """
     from medshadow.workflows import run_config
 
-    logging.getLogger("medshadow").info("configuration: %s", config)
-    summary = run_config(
-        config,
-        data_dir=str(data),
-        output_dir=str(out),
-        resume=resume,
-        overwrite=overwrite,
-        **dict(map(parse_setting, values or [])),
-    )
-    summary.print()
+    settings = dict(map(parse_setting, values or []))
+    places = {"data_dir": str(data), "output_dir": str(out)}
+    try:
+        run_config(config, **places, resume=resume, overwrite=overwrite, **settings).print()
+    except KeyboardInterrupt:
+        logger.warning("interrupted; --resume goes on where the last whole epoch ended")
+        raise
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

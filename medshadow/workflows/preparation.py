@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 
-from medshadow.data.audit import audit, clean
+from medshadow.data.audit import AuditReport, audit, clean
 from medshadow.data.cases import CaseTable
 from medshadow.data.splits import load_split, save_split, split_cases
 from medshadow.workflows.output import OutputFolder
@@ -43,10 +43,18 @@ def prepare_cases(
     """
     report = audit(cases, progress=progress)
     output.audit.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-    logger.info("audit of %s:\n%s", cases.name, report.summary())
+    _log_findings(cases, report)
     table = clean(cases, report, on_error)
     if output.resume and output.splits.is_file():
         return load_split(table, output.splits)
     table = split_cases(table, fractions, seed)
     save_split(table, output.splits)
     return table
+
+
+def _log_findings(cases: CaseTable, report: AuditReport) -> None:
+    groups, classes = cases.frame["group"].nunique(), len(cases.classes)
+    logger.info("%s: %d images, %d groups, %d classes", cases.name, len(cases), groups, classes)
+    for row in report.summary().itertuples(index=False):
+        if row.count:
+            logger.info("audit: %d %s: %s", row.count, row.finding, row.first)

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from medshadow.retrieval import LookupAnswer
 
 
+UNBROKEN = ("rank", "similarity", "case_id", "age")
+
+
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
     """A pandas frame as a rich table; missing values stay empty."""
     table = Table(title=title, title_justify="left")
     for column in frame.columns:
-        table.add_column(str(column).replace("_", " "))
+        table.add_column(str(column).replace("_", " "), no_wrap=str(column) in UNBROKEN)
     for row in frame.itertuples(index=False):
-        table.add_row(*map(_cell, row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     return table
 
 
@@ -28,8 +31,9 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     """Print a lookup: warnings first, then the cases, then what they can and cannot say."""
     for warning in answer.warnings:
         console.print(Text(f"! {warning}", style="bold yellow"))
-    frame = answer.frame().drop(columns=["group"])
-    frame["malignant"] = frame["malignant"].map({True: "MALIGNANT", False: ""})
+    frame = answer.frame().drop(columns=["group", "label"])
+    malignant = frame.pop("malignant")
+    frame["diagnosis"] = frame["diagnosis"].mask(malignant, frame["diagnosis"] + " [malignant]")
     archive = answer.archive
     where = f" where {answer.where}" if answer.where else ""
     title = f"Nearest of {archive.groups} lesions or patients in {archive.name}{where}"

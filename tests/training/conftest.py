@@ -12,7 +12,7 @@ from medshadow.networks import Backbone, Embedder
 
 
 class SmallNet(nn.Module):
-    """Two convolutions, a batch norm and a dropout: everything whose state or chance must resume."""
+    """Convolutions, a batch norm and a dropout: whatever has a state or a chance to resume."""
 
     def __init__(self):
         super().__init__()
