@@ -51,7 +51,8 @@ def build_index(
         diagnosis_names=diagnosis_names,
     )
     try:
-        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails_of(cases.frame["image"]))
+        thumbnails = thumbnails_of(cases.frame["image"])
+        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails)
     except BaseException:
         # A store that was only begun would answer, and answer wrongly.
         store.close()
