@@ -15,14 +15,8 @@ _FEWEST_CELLS, _MOST_CELLS = 64, 4096
 
 
 class TileCounts(NamedTuple):
-    """What one tile of anchors adds to the loss.
+    """What some anchors add to the loss: their hinges' sum, how many, and the largest violation."""
 
-    ``weights`` is the derivative of the tile's sum of hinges by its closeness matrix (anchors x
-    references): plus the violated positives of each negative, minus the violating negatives of
-    each positive.
-    """
-
-    weights: Tensor
     hinges: Tensor
     active: Tensor
     hardest: Tensor
@@ -45,56 +39,55 @@ class Workspace:
         return buffer[:wanted].view(shape)
 
 
-def count_below(thresholds: Tensor, values: Tensor, workspace: Workspace) -> Tensor:
+def count_below(
+    thresholds: Tensor, numbers: Tensor, values: Tensor, counts: Tensor, workspace: Workspace
+) -> None:
     """Count, for each value, the thresholds of its row that are strictly smaller.
 
     Args:
         thresholds: T x K, each row ascending; +inf fills up short rows.
+        numbers: T, how many thresholds each row really has.
         values: T x R, finite.
-        workspace: where the T x R answer is written.
-
-    Returns:
-        T x R counts in the dtype of ``values``: whole numbers, exact below 2**24.
+        counts: T x R of the same dtype, overwritten with whole numbers, exact below 2**24.
+        workspace: for what is needed on the way.
     """
-    counts = workspace.take("counts", values.shape, values.dtype)
     if thresholds.shape[1] <= _COMPARE_EACH:
-        return _compare_each(thresholds, values, counts, workspace)
-    if values.device.type != "cpu":
-        return counts.copy_(torch.searchsorted(thresholds, values))
-    return _look_up(thresholds, values, counts, workspace)
+        _compare_each(thresholds, values, counts, workspace)
+    elif values.device.type == "cpu":
+        _look_up(thresholds, numbers, values, counts, workspace)
+    else:
+        counts.copy_(torch.searchsorted(thresholds, values))
 
 
-def _compare_each(
-    thresholds: Tensor, values: Tensor, counts: Tensor, workspace: Workspace
-) -> Tensor:
+def _compare_each(thresholds: Tensor, values: Tensor, counts: Tensor, workspace: Workspace) -> None:
     counts.zero_()
     above = workspace.take("probe", values.shape, values.dtype)
-    for column in range(thresholds.shape[1]):
-        counts += torch.gt(values, thresholds[:, column : column + 1], out=above)
-    return counts
+    for threshold in thresholds.split(1, dim=1):
+        counts += torch.gt(values, threshold, out=above)
 
 
-def _look_up(thresholds: Tensor, values: Tensor, counts: Tensor, workspace: Workspace) -> Tensor:
+def _look_up(
+    thresholds: Tensor, numbers: Tensor, values: Tensor, counts: Tensor, workspace: Workspace
+) -> None:
     """Find each value's cell in a table of its row's thresholds, then search within the cell.
 
     The cell is a monotone function of the value, so thresholds of lower cells are smaller for
-    certain and those of higher cells are not: only the value's own cell needs comparing. This
-    is three to four times faster on CPUs than a binary search over all thresholds.
+    certain and those of higher cells are not: only the value's own cell needs comparing. On CPUs
+    this is three to four times faster than a binary search over all thresholds.
     """
     rows, width = thresholds.shape
     cells = min(max(_FEWEST_CELLS, values.shape[1] // 2), _MOST_CELLS)
-    finite = torch.isfinite(thresholds)
-    low = torch.where(finite[:, :1], thresholds[:, :1], 0)
-    high = torch.where(finite, thresholds, low).amax(1, keepdim=True)
-    scale = cells / (high - low).clamp(1e-30, 1e37)
-
-    # Fillers (+inf) get a cell of their own, which no value is looked up in.
-    homes = ((thresholds - low) * scale).clamp_(max=cells - 1).long()
-    homes.masked_fill_(~finite, cells)
-    occupancy = values.new_zeros(rows, cells + 2)
-    occupancy.scatter_add_(1, homes + 1, values.new_ones(1, 1).expand_as(homes))
-    steps = int(occupancy[:, 1:-1].max()).bit_length()
-    below = occupancy.cumsum_(1)
+    largest = torch.finfo(values.dtype).max
+    low = thresholds[:, :1].clamp(max=largest)
+    high = thresholds.gather(1, (numbers - 1).clamp_(min=0)[:, None]).clamp_(max=largest)
+    # The highest threshold lands inside the last cell; fillers (+inf) get one beyond, where no
+    # value is looked up.
+    scale = (cells - 0.5) / (high - low).clamp_(1e-30, 1e37)
+    homes = (thresholds - low).mul_(scale).clamp_(max=cells).long()
+    below = values.new_zeros(rows, cells + 2)
+    occupancy = below[:, 1:].scatter_add_(1, homes, values.new_ones(1, 1).expand_as(homes))
+    steps = int(occupancy[:, :-1].max()).bit_length()
+    below.cumsum_(1)
 
     spot = workspace.take("probe", values.shape, values.dtype)
     index = workspace.take("index", values.shape, torch.int64)
@@ -106,7 +99,6 @@ def _look_up(thresholds: Tensor, values: Tensor, counts: Tensor, workspace: Work
     for step in (1 << power for power in reversed(range(steps))):
         torch.gather(filled[:, step - 1 :], 1, index.copy_(counts), out=spot)
         counts.add_(spot.lt_(values), alpha=step)
-    return counts
 
 
 def count_violations(
@@ -115,10 +107,11 @@ def count_violations(
     valid: Tensor,
     hide: Callable[[Tensor], object],
     margin: Tensor,
+    weights: Tensor,
     workspace: Workspace,
     repeats: Tensor | None = None,
 ) -> TileCounts:
-    """Count every triplet of a tile that violates the margin, without listing triplets.
+    """Count every triplet of some anchors that violates the margin, without listing triplets.
 
     Args:
         closeness: T x R, the larger the closer. Overwritten.
@@ -126,30 +119,32 @@ def count_violations(
         valid: T x K, False where ``columns`` is only filled up.
         hide: writes the dtype's minimum into ``closeness`` wherever there is no negative.
         margin: 0-d, in the units of ``closeness``.
-        workspace: holds the answer's ``weights`` until the next tile.
+        weights: T x R, overwritten with the derivative of the sum of hinges by ``closeness``: plus
+            the violated positives of each negative, minus the violating negatives of each
+            positive.
+        workspace: for what is needed on the way.
         repeats: T x R, how often each negative counts; once each when None.
     """
     nearness = closeness.gather(1, columns)
-    thresholds, order = torch.where(valid, nearness - margin, torch.inf).sort(1)
+    thresholds, order = (nearness - margin).masked_fill_(~valid, torch.inf).sort(1)
     hide(closeness)
-    hardest = closeness.amax(1) - thresholds[:, 0]
+    hardest = (closeness.amax(1) - thresholds[:, 0]).max()
 
-    weights = count_below(thresholds, closeness, workspace)
+    count_below(thresholds, valid.sum(1), closeness, weights, workspace)
     ranks = workspace.take("index", weights.shape, torch.int64).copy_(weights)
-    by_rank = closeness.new_zeros(len(closeness), columns.shape[1] + 1)
+    up_to = closeness.new_zeros(len(closeness), columns.shape[1] + 1)
     times = closeness.new_ones(1, 1).expand_as(closeness) if repeats is None else repeats
-    up_to = by_rank.scatter_add_(1, ranks, times).cumsum_(1)
+    up_to.scatter_add_(1, ranks, times).cumsum_(1)
     violators = up_to[:, -1:] - up_to[:, :-1]
     if repeats is not None:
         weights *= repeats
 
     # Hidden entries have weight 0 and fillers no violators, so neither adds anything here.
     pushed = closeness.mul_(weights).sum(1)
-    pulled = (violators * thresholds.masked_fill(thresholds.isinf(), 0)).sum(1)
+    pulled = thresholds.masked_fill_(violators == 0, 0).mul_(violators).sum(1)
     weights.scatter_add_(1, columns.gather(1, order), violators.neg())
     return TileCounts(
-        weights=weights,
         hinges=(pushed - pulled).sum(dtype=torch.float64),
         active=violators.sum(dtype=torch.float64).long(),
-        hardest=hardest.max(),
+        hardest=hardest,
     )

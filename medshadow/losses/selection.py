@@ -35,9 +35,13 @@ class Selection(Protocol):
     triplets: Tensor
 
     def count(
-        self, closeness: Tensor, start: int, margin: Tensor, workspace: Workspace
+        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
     ) -> TileCounts:
-        """Count the violations of anchors ``start, start + 1, ...``, whose rows are given."""
+        """Count the violations of anchors ``start, start + 1, ...``.
+
+        ``closeness`` (their rows, all references) is overwritten; ``weights``, of its shape,
+        receives the derivative of the sum of hinges by it.
+        """
         ...
 
 
@@ -69,9 +73,9 @@ class ClassBlocks:
         self.widest = max(self._sizes, default=0)
 
     def count(
-        self, closeness: Tensor, start: int, margin: Tensor, workspace: Workspace
+        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
     ) -> TileCounts:
-        """Count the violations of a tile; the positives of a row are one run of its columns."""
+        """Count the violations of some anchors, whose positives are runs of columns."""
         stop = start + len(closeness)
         size = self._size[start:stop, None]
         place = torch.arange(self._sizes[stop - 1], device=closeness.device)
@@ -84,7 +88,7 @@ class ClassBlocks:
         def hide(matrix: Tensor) -> object:
             return matrix.scatter_(1, columns, lowest)
 
-        return count_violations(closeness, columns, valid, hide, margin, workspace)
+        return count_violations(closeness, columns, valid, hide, margin, weights, workspace)
 
 
 class LabelSets:
@@ -113,9 +117,9 @@ class LabelSets:
         self.triplets = torch.zeros((), dtype=torch.int64, device=labels.device)
 
     def count(
-        self, closeness: Tensor, start: int, margin: Tensor, workspace: Workspace
+        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
     ) -> TileCounts:
-        """Count the violations of a tile and add its triplets to ``triplets``."""
+        """Count the violations of some anchors and add their triplets to ``triplets``."""
         positive, negative = self._masks(start, start + len(closeness))
         numbers = positive.sum(1)
         self.triplets = self.triplets + (numbers * negative.sum(1)).sum()
@@ -126,7 +130,7 @@ class LabelSets:
         def hide(matrix: Tensor) -> object:
             return matrix.masked_fill_(absent, lowest)
 
-        return count_violations(closeness, columns, valid, hide, margin, workspace)
+        return count_violations(closeness, columns, valid, hide, margin, weights, workspace)
 
     def _masks(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         size = self._anchor_size[start:stop]
@@ -156,9 +160,9 @@ class ListedTriplets:
         self.triplets = torch.tensor(len(anchors), device=anchors.device)
 
     def count(
-        self, closeness: Tensor, start: int, margin: Tensor, workspace: Workspace
+        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
     ) -> TileCounts:
-        """Count the violations among the listed triplets of a tile's anchors."""
+        """Count the violations among the listed triplets of some anchors."""
         rows, width = closeness.shape
         listed = slice(self._offsets[start], self._offsets[start + rows])
         row = (self._anchors[listed] - start) * width
@@ -166,11 +170,11 @@ class ListedTriplets:
         flat = closeness.view(-1)
         violation = flat[negative] - flat[positive] + margin
         active = (violation > 0).to(closeness.dtype)
-        weights = workspace.take("counts", closeness.shape, closeness.dtype).zero_()
-        weights.view(-1).index_add_(0, negative, active).index_add_(0, positive, active.neg())
+        weights.zero_().view(-1).index_add_(0, negative, active).index_add_(
+            0, positive, active.neg()
+        )
         floor = violation.new_full((1,), -torch.inf)
         return TileCounts(
-            weights=weights,
             hinges=violation.clamp_min(0).sum(dtype=torch.float64),
             active=active.sum(dtype=torch.float64).long(),
             hardest=torch.cat([violation, floor]).max(),
@@ -198,9 +202,9 @@ class ListedPairs:
         self.widest = int(self._numbers.max()) if size else 0
 
     def count(
-        self, closeness: Tensor, start: int, margin: Tensor, workspace: Workspace
+        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
     ) -> TileCounts:
-        """Count the violations among the listed pairs of a tile's anchors."""
+        """Count the violations among the listed pairs of some anchors."""
         rows, width = closeness.shape
         stop = start + rows
         listed = slice(self._offsets[start], self._offsets[stop])
@@ -214,7 +218,9 @@ class ListedPairs:
             return matrix.masked_fill_(repeats == 0, lowest)
 
         repeated = repeats.to(closeness.dtype)
-        return count_violations(closeness, columns, valid, hide, margin, workspace, repeated)
+        return count_violations(
+            closeness, columns, valid, hide, margin, weights, workspace, repeated
+        )
 
 
 def select_by_labels(labels: Tensor, reference_labels: Tensor | None, positive: str) -> Selection:

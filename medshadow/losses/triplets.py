@@ -17,6 +17,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TILE_BYTES = 32 * 2**20
+# Entries that each core counts at once: four working arrays of them fit its own cache.
+BLOCK_ENTRIES = 2**17
 REDUCTIONS = ("mean", "mean_active", "sum")
 # Below this norm a row has no direction: the bound torch.nn.functional.normalize uses.
 ZERO_NORM = 1e-12
@@ -276,7 +278,7 @@ class _Walk:
         self._accumulate(tile_bytes, wanted)
 
     def _accumulate(self, tile_bytes: int, wanted: tuple[bool, bool]) -> None:
-        anchors, selection, compared = self.anchors, self.selection, self.compared
+        anchors, compared = self.anchors, self.compared
         self.by_reference = torch.zeros_like(compared) if any(wanted) else None
         shared = self.normalize and self.references is anchors
         self.by_direction = self.by_reference if shared else None
@@ -289,17 +291,13 @@ class _Walk:
             units = anchors.units[start:stop]
             shape = (stop - start, len(compared))
             closeness = workspace.take("closeness", shape, units.dtype)
+            weights = workspace.take("weights", shape, units.dtype)
             torch.mm(units, compared.T, out=closeness)
             if not self.normalize:
                 difference = workspace.take("difference", shape, units.dtype)
                 torch.sub(anchors.norms[start:stop], closeness, out=difference)
                 torch.abs(difference, out=closeness).neg_()
-            tile = selection.count(closeness, start, self.margin, workspace)
-            self.hinges += tile.hinges
-            self.active += tile.active
-            self.hardest = torch.maximum(self.hardest, tile.hardest)
-
-            weights = tile.weights
+            self._count(start, closeness, weights, workspace)
             if not self.normalize:
                 weights.mul_(difference.sign_())
                 self.by_norm[start:stop] = -weights.sum(1, keepdim=True)
@@ -307,6 +305,21 @@ class _Walk:
                 self.by_direction[start:stop].addmm_(weights, compared)
             if self.by_reference is not None:
                 self.by_reference.addmm_(weights.T, units)
+
+    def _count(self, start: int, closeness: Tensor, weights: Tensor, workspace: Workspace) -> None:
+        """Count a tile's violations, on CPUs in blocks that stay in the cores' own cache."""
+        rows, width = closeness.shape
+        block = rows
+        if closeness.device.type == "cpu":
+            block = max(1, BLOCK_ENTRIES * torch.get_num_threads() // width)
+        for first in range(0, rows, block):
+            part = slice(first, first + block)
+            counts = self.selection.count(
+                start + first, closeness[part], weights[part], self.margin, workspace
+            )
+            self.hinges += counts.hinges
+            self.active += counts.active
+            self.hardest = torch.maximum(self.hardest, counts.hardest)
 
     def _tiles(self, tile_bytes: int) -> list[tuple[int, int]]:
         """Cut the anchors that have triplets into runs of equal length within the budget."""

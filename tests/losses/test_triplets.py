@@ -136,7 +136,8 @@ def test_counting_equals_comparing_with_every_threshold(data):
     thresholds = thresholds.sort(1).values
     others = data.draw(st.lists(number, min_size=rows * 9, max_size=rows * 9))
     values = torch.tensor(others).view(rows, 9)
-    counted = count_below(thresholds, values, Workspace(values.device))
+    counted = torch.full_like(values, torch.nan)
+    count_below(thresholds, thresholds.isfinite().sum(1), values, counted, Workspace(values.device))
     expected = (thresholds[:, None, :] < values[:, :, None]).sum(2)
     assert torch.equal(counted, expected.to(values.dtype))
 
