@@ -82,7 +82,7 @@ class LoadedCases:
             added=order,
             starts=np.flatnonzero(np.diff(codes[order], prepend=-1)),
             group_of_row=codes[order],
-            groups=pd.Index(groups),
+            groups=pd.Index(groups, dtype=object),
         )
 
     def __len__(self) -> int:

@@ -76,7 +76,7 @@ def archives(draw):
     return made, unit(draw(vector))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     archive=archives(),
     k=st.integers(1, 8),
@@ -107,7 +107,7 @@ def test_finds_what_a_slow_search_finds(archive, k, where, excluded):
     assert ranking.archive_groups == frame["group"][frame["consent"] == "given"].nunique()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(archive=archives(), wanted=st.sampled_from([{"mel"}, {"mel", "bcc"}, {"none"}]))
 def test_the_nearest_of_some_labels_and_its_rank(archive, wanted):
     cases, query = archive
