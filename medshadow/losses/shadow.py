@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from medshadow.losses.selection import select_listed
 from medshadow.losses.triplets import (
     TILE_BYTES,
-    ZERO_NORM,
     TripletStatistics,
     check_settings,
     outside_graphs,
     select_triplets,
     triplet_hinge,
 )
+from medshadow.losses.walk import ZERO_NORM
 
 MININGS = ("batch_all",)
 
