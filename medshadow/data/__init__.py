@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 # Not when first used, as the others: the module of that name would stand in its place by then.
 from medshadow.data.audit import audit
+from medshadow.lazy import load
 
 _FILE_OF = {
     "CaseDataset": "dataset",
@@ -26,6 +26,4 @@ __all__ = ["audit", *_FILE_OF]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module 'medshadow.data' has no attribute {name!r}")
-    return getattr(import_module(f"medshadow.data.{_FILE_OF[name]}"), name)
+    return load(__name__, _FILE_OF, name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from medshadow.lazy import load
 
 _FILE_OF = {
     "Albumentationsd": "augment",
@@ -16,6 +17,4 @@ __all__ = list(_FILE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module 'medshadow.transforms' has no attribute {name!r}")
-    return getattr(import_module(f"medshadow.transforms.{_FILE_OF[name]}"), name)
+    return load(__name__, _FILE_OF, name)
