@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -16,10 +17,23 @@ def adamw(
     learning_rate: float = 3e-4,
     head_learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
+    frozen: Sequence[str] = (),
 ) -> AdamW:
     """AdamW with a learning rate for the pretrained backbone and another for the new head.
 
     Biases and normalisation weights are not decayed.
+
+    Args:
+        embedder: what is trained.
+        learning_rate: of the backbone.
+        head_learning_rate: of the head.
+        weight_decay: of matrices and convolutions.
+        frozen: names of the backbone's modules that keep their weights and, in training, their
+            normalisation statistics. Early layers of a pretrained network change little and cost
+            the most.
+
+    Raises:
+        ValueError: the backbone has no module of a name in ``frozen``.
 
     Example:
         >>> from medshadow.networks import backbone
@@ -27,6 +41,14 @@ def adamw(
         >>> [(g["lr"], g["weight_decay"]) for g in adamw(net).param_groups]
         [(0.0003, 0.01), (0.0003, 0.0), (0.001, 0.01), (0.001, 0.0)]
     """
+    modules = dict(embedder.backbone.named_modules())
+    for name in frozen:
+        if name not in modules:
+            raise ValueError(
+                f"frozen: backbone {embedder.backbone.name!r} has no module {name!r}; its modules "
+                f"begin with {[n for n in modules if n][:8]}"
+            )
+        modules[name].requires_grad_(False)
     groups = []
     for module, rate in ((embedder.backbone, learning_rate), (embedder.head, head_learning_rate)):
         for decay, parameters in ((weight_decay, _matrices(module)), (0.0, _vectors(module))):

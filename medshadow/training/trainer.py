@@ -194,9 +194,12 @@ class _MetricEngine(SupervisedTrainer):
             optim_set_to_none=True,
         )
         self._dtype, self._clip_norm, self._seed = owner.dtype, clip_norm, seed
+        self._frozen = [m for m in owner.embedder.modules() if _is_frozen(m)]
 
     def _iteration(self, engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
         self.network.train()
+        for module in self._frozen:
+            module.eval()
         _seed_step(self._seed, engine.state.iteration)
         device = engine.state.device
         images = batch["image"].to(device, memory_format=torch.channels_last, non_blocking=True)
@@ -229,6 +232,11 @@ class _BestMetrics:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         self._trainer.best_metrics = dict(state)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
 def _set_epoch(engine: Engine, loader: DataLoader[Any]) -> None:

@@ -19,12 +19,13 @@ def dermatology_transforms(size: int, train: bool, *, color_constancy: bool = Tr
     Both: read, take out the colour of the light (shades of grey, p = 6), resize. MONAI's caches
     keep the result of these, as uint8.
 
-    Training: shorter side to ``round(1.25 * size)``; then, at random, a crop of half to all of the
-    area (sides 0.8 to 1.25) resized to ``size``, one of the eight flips and quarter turns, and
-    brightness, contrast and saturation by up to 20 %, hue by up to 5 % of the colour circle.
+    Training: shorter side to ``round(1.25 * size)`` and the middle square; then, at random, a crop
+    of 50 to 90 % of the area (sides 0.9 to 1.1) resized to ``size``, one of the eight flips and
+    quarter turns, and brightness, contrast and saturation by up to 20 %, hue by up to 5 % of the
+    colour circle.
 
-    Evaluation: shorter side to ``size`` and the middle square; nothing is random. A lesion has
-    about the size that it has, on average, in training.
+    Evaluation: shorter side to ``size`` and the middle square; nothing is random. At 1.25 times the
+    size of training a lesion has about the size that it has, on average, in training.
 
     Args:
         size: side of the square result in pixels, at least 1.
@@ -49,7 +50,7 @@ def dermatology_transforms(size: int, train: bool, *, color_constancy: bool = Tr
     if color_constancy:
         steps.append(ShadesOfGrayd("image"))
     if train:
-        steps.append(ResizeShorterd("image", round(1.25 * size)))
+        steps.append(ResizeShorterd("image", round(1.25 * size), square=True))
         steps.append(Albumentationsd("image", _augmentation(size)))
     else:
         steps.append(ResizeShorterd("image", size, square=True))
@@ -62,8 +63,8 @@ def _augmentation(size: int) -> Any:
         [
             A.RandomResizedCrop(
                 (size, size),
-                scale=(0.5, 1.0),
-                ratio=(0.8, 1.25),
+                scale=(0.5, 0.9),
+                ratio=(0.9, 1.1),
                 interpolation=cv2.INTER_LINEAR,
                 area_for_downscale="image",
             ),

@@ -116,7 +116,9 @@ def test_evaluate_repeats_the_figures_of_the_run(finished_run, phantoms, tmp_pat
 
 @pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(phantoms, tmp_path):
-    code = "from medshadow.cli import main; main()"
+    # A test run in the background passes a handler on that ignores the signal.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from medshadow.cli import main; main()"
     words = ["train", "--data", phantoms, "--out", tmp_path / "out", "--set", "train_size=32"]
     words += ["--set", "embedder#preprocess#size=32", "--set", "images_per_class=2"]
     words += ["--set", "fractions={training: 0.6, validation: 0.1, test: 0.3}"]

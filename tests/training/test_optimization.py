@@ -34,6 +34,17 @@ def test_every_parameter_is_optimized_once_and_vectors_are_not_decayed(make_embe
     assert all(g["weight_decay"] == 0 for g in groups for p in g["params"] if p.ndim == 1)
 
 
+def test_frozen_modules_are_left_out_and_named_when_absent(make_embedder):
+    embedder = make_embedder()
+    groups = adamw(embedder, frozen=["features.layers.0", "features.layers.1"]).param_groups
+    trained = {id(p) for g in groups for p in g["params"]}
+    names = {n for n, p in embedder.named_parameters() if id(p) in trained}
+    assert names == {"backbone.features.layers.4.weight", "backbone.features.layers.4.bias",
+                     "head.weight", "head.bias"}  # fmt: skip
+    with pytest.raises(ValueError, match="no module 'features.nowhere'"):
+        adamw(embedder, frozen=["features.nowhere"])
+
+
 def test_precision_is_chosen_by_what_the_machine_has(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})

@@ -1,5 +1,6 @@
 import _thread
 import math
+import signal
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ EPOCHS, BATCHES = 3, 4
 
 @pytest.fixture
 def make_trainer(make_embedder, colour_cases, tmp_path):
-    def make(folder="run", max_epochs=EPOCHS, loss=None, num_workers=0, **settings):
+    def make(folder="run", max_epochs=EPOCHS, loss=None, num_workers=0, frozen=(), **settings):
         embedder = make_embedder()
         loader = training_loader(
             colour_cases,
@@ -26,7 +27,7 @@ def make_trainer(make_embedder, colour_cases, tmp_path):
             num_workers=num_workers,
             progress=False,
         )
-        optimizer = adamw(embedder, 1e-2, 1e-2)
+        optimizer = adamw(embedder, 1e-2, 1e-2, frozen=frozen)
         trainer = MetricTrainer(
             embedder,
             loss or ShadowLoss(),
@@ -72,6 +73,15 @@ def test_resumed_run_meets_the_losses_of_an_uninterrupted_one(make_trainer, num_
     assert torch.equal(resumed, expected)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Python's own handler: a test run in the background inherits one that ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_losses(make_trainer):
     whole = make_trainer("whole")
     whole.run()
@@ -173,3 +183,14 @@ def test_bfloat16_trains_too(make_trainer):
     trainer.run()
     assert sum(trainer.losses[-4:]) < 0.8 * sum(trainer.losses[:4])
     assert all(p.dtype == torch.float32 for p in trainer.embedder.parameters())
+
+
+def test_frozen_layers_keep_weights_and_statistics(make_trainer):
+    trainer = make_trainer(frozen=["features.layers.0", "features.layers.1"], max_epochs=1)
+    layers = trainer.embedder.backbone.features.layers
+    frozen = [t.clone() for layer in layers[:2] for t in layer.state_dict().values()]
+    trained = layers[4].weight.clone()
+    trainer.run()
+    after = [t for layer in layers[:2] for t in layer.state_dict().values()]
+    assert all(map(torch.equal, frozen, after))
+    assert not torch.equal(trained, layers[4].weight)
