@@ -12,7 +12,10 @@ def demo_command(
     data: Annotated[
         Path | None, typer.Option("--data", help="HAM10000 folder; phantoms are drawn without one.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Output folder; runs/demo, or runs/ham10000 with --data."),
+    ] = None,
 ) -> None:
     """Audit, split, train, diagnose, index and look a case up; a few minutes on phantoms.
 
@@ -20,4 +23,5 @@ def demo_command(
     """
     from medshadow.workflows import run_demo
 
-    run_demo(out, data).print()
+    folder = out or Path("runs") / ("demo" if data is None else "ham10000")
+    run_demo(folder, data).print()

@@ -15,28 +15,29 @@ logger = logging.getLogger(__name__)
 PHANTOM_SETTINGS = {
     "train_size": 96,
     "embedder#preprocess#size": 128,
-    "max_epochs": 3,
-    "batches_per_epoch": 20,
+    "max_epochs": 4,
+    "batches_per_epoch": 30,
     "images_per_class": 12,
     "fractions": {"training": 0.6, "validation": 0.1, "test": 0.3},
 }
-PHANTOM_LESIONS = 400
+PHANTOM_LESIONS = 480
 
 
 def run_demo(output_dir: str | Path, data: str | Path | None = None) -> Summary:
-    """Run the dermatology configuration, replacing an earlier demo in the same folder.
+    """Run the dermatology configuration.
 
     Args:
-        output_dir: where to write.
+        output_dir: where to write. A demo on phantoms replaces an earlier one in the same folder;
+            one on real data goes on with it.
         data: folder of HAM10000; phantoms are drawn into ``phantoms`` of the output folder
             when None.
     """
     if data is not None:
         logger.info("real data: the whole configuration, about half an hour on two cores")
-        return _run(output_dir, data, {})
+        return _run(output_dir, data, {"resume": True})
     logger.info("drawing %d lesions", PHANTOM_LESIONS)
     phantoms = write_phantoms(Path(output_dir) / "phantoms", lesions=PHANTOM_LESIONS)
-    return _run(output_dir, phantoms, PHANTOM_SETTINGS)
+    return _run(output_dir, phantoms, {"overwrite": True, **PHANTOM_SETTINGS})
 
 
 def _run(output_dir: str | Path, data: str | Path, settings: dict[str, object]) -> Summary:
@@ -44,7 +45,6 @@ def _run(output_dir: str | Path, data: str | Path, settings: dict[str, object]) 
         "dermatology",
         data_dir=str(data),
         output_dir=str(output_dir),
-        overwrite=True,
         **settings,
     )
     return summary

@@ -41,7 +41,7 @@ def test_frozen_modules_are_left_out_and_named_when_absent(make_embedder):
     names = {n for n, p in embedder.named_parameters() if id(p) in trained}
     assert names == {"backbone.features.layers.4.weight", "backbone.features.layers.4.bias",
                      "head.weight", "head.bias"}  # fmt: skip
-    with pytest.raises(ValueError, match="no module 'features.nowhere'"):
+    with pytest.raises(ValueError, match=r"no module 'features\.nowhere'"):
         adamw(embedder, frozen=["features.nowhere"])
 
 
