@@ -18,6 +18,7 @@ from medshadow.networks.backbones import Backbone, backbone
 
 FORMAT = "medshadow-embedder/1"
 POOLINGS = ("average", "gem")
+QUERY_VIEWS = (1, 2, 4, 8)
 DEFAULT_PREPROCESS = {"preset": "dermatology", "size": 160}
 
 
@@ -30,7 +31,9 @@ class Embedder(nn.Module):
         embedding_dim: D, or None for the pooled features themselves, without a head: the frozen
             baseline.
         pooling: "average", or "gem": the generalised mean with power 3 (Radenovic et al. 2018).
-        preprocess: the transform preset that images must go through, and its size in pixels.
+        preprocess: the transform preset that images must go through, its size in pixels and,
+            where lesions have no up, ``query_views``: over how many of its eight flips and quarter
+            turns (1, 2, 4 or 8) a query is averaged. Known cases are encoded once.
 
     Raises:
         ValueError: the pooling or the preprocess setting is not known.
@@ -73,6 +76,11 @@ class Embedder(nn.Module):
         else:
             pooled = feature_map.mean((2, 3))
         return F.normalize(self.head(pooled).float(), dim=1)
+
+    @property
+    def query_views(self) -> int:
+        """Over how many flips and quarter turns a query is averaged."""
+        return int(self.preprocess.get("query_views", 1))
 
     @property
     def digest(self) -> str:
@@ -152,6 +160,14 @@ def _checked_preprocess(preprocess: Mapping[str, Any]) -> dict[str, Any]:
             "preprocess must name a preset and a size of at least 32 pixels, such as "
             f"{DEFAULT_PREPROCESS}; found {dict(preprocess)}"
         )
+    if preprocess.get("query_views", 1) not in QUERY_VIEWS:
+        raise ValueError(
+            f"preprocess: query_views must be one of {QUERY_VIEWS}; "
+            f"found {preprocess['query_views']!r}"
+        )
+    unknown = sorted(set(preprocess) - {"preset", "size", "query_views"})
+    if unknown:
+        raise ValueError(f"preprocess: unknown keys {unknown}")
     return dict(preprocess)
 
 

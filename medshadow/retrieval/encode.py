@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from medshadow.data.cases import CaseTable
@@ -29,6 +30,7 @@ def encode_cases(
     *,
     batch_size: int = 64,
     num_workers: int = 2,
+    views: int = 1,
     progress: bool = True,
 ) -> np.ndarray:
     """Encode image files through the model's own transform preset.
@@ -42,6 +44,8 @@ def encode_cases(
         batch_size: images that go through the network together.
         num_workers: threads that read and transform ahead while the network computes; 0 does one
             after the other.
+        views: how many flips and quarter turns of an image to average over, 1 to 8; for queries
+            ``embedder.query_views``.
         progress: whether to show a progress bar.
 
     Returns:
@@ -61,11 +65,11 @@ def encode_cases(
 
     images = ahead(load, paths, workers=num_workers, depth=2 * batch_size)
     shown = tqdm(images, total=len(paths), desc="encoding", unit="image", disable=not progress)
-    return _encode(embedder, shown, batch_size)
+    return _encode(embedder, shown, batch_size, views)
 
 
 def encode_images(
-    embedder: Embedder, images: Sequence[np.ndarray], *, batch_size: int = 64
+    embedder: Embedder, images: Sequence[np.ndarray], *, batch_size: int = 64, views: int = 1
 ) -> np.ndarray:
     """Encode images that are already in memory, through the model's own preset less its reading.
 
@@ -73,6 +77,7 @@ def encode_images(
         embedder: a trained model.
         images: uint8 H x W x 3 arrays, RGB, as ``read_image`` gives them; sizes may differ.
         batch_size: images that go through the network together.
+        views: as for :func:`encode_cases`.
 
     Returns:
         float32 N x D unit vectors, as :func:`encode_cases` gives for the same pixels.
@@ -86,7 +91,7 @@ def encode_images(
                 f"image {at}: expected uint8 H x W x 3; found {image.dtype} {image.shape}"
             )
     transform = _without_reading(_preset_of(embedder))
-    return _encode(embedder, (_as_tensor(transform, image) for image in images), batch_size)
+    return _encode(embedder, (_as_tensor(transform, image) for image in images), batch_size, views)
 
 
 def _preset_of(embedder: Embedder) -> Compose:
@@ -118,15 +123,31 @@ def _as_tensor(transform: Compose, image: np.ndarray) -> Tensor:
     return item["image"]
 
 
-def _encode(embedder: Embedder, images: Iterable[Tensor], batch_size: int) -> np.ndarray:
+def _encode(
+    embedder: Embedder, images: Iterable[Tensor], batch_size: int, views: int
+) -> np.ndarray:
     device = next(embedder.parameters()).device
     vectors = [np.empty((0, embedder.embedding_dim), dtype=np.float32)]
     remaining = iter(images)
     with _evaluating(embedder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
         while batch := list(islice(remaining, batch_size)):
-            stacked = torch.stack(batch).to(device, memory_format=torch.channels_last)
-            vectors.append(embedder(stacked).cpu().numpy())
+            stacked = torch.stack(batch).to(device)
+            seen = [
+                embedder(view.contiguous(memory_format=torch.channels_last))
+                for view in islice(_views(stacked), views)
+            ]
+            mean = seen[0] if views == 1 else normalize(torch.stack(seen).mean(0), dim=1)
+            vectors.append(mean.cpu().numpy())
     return np.concatenate(vectors)
+
+
+def _views(images: Tensor) -> Iterator[Tensor]:
+    """The eight flips and quarter turns of square images, the images themselves first."""
+    for turned in (images, images.transpose(2, 3)):
+        yield turned
+        yield turned.flip(3)
+        yield turned.flip(2)
+        yield turned.flip(2, 3)
 
 
 @contextmanager

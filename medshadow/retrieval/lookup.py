@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Where a picture was kept, pixels decide whether a case this close is the query itself: a well
 # trained model brings different lesions as close. Without a picture the vector must be the same.
-_CLOSE = 0.99
+_CLOSE = 0.9
 _SAME_VECTOR = 1 - 1e-6
 # Mean difference in grey levels between two encodings of the same pixels stays below this.
 _SAME_PICTURE = 3.0
@@ -83,7 +83,8 @@ class CaseLookup:
         conditions = parse_where(where)
         excluded = tuple(str(group) for group in exclude_groups)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        vector = encode_images(self.embedder, [pixels])[0]
+        views = self.embedder.query_views
+        vector = encode_images(self.embedder, [pixels], views=views)[0]
         ranking = self.search.rank(vector, conditions, excluded)
         hits = tuple(ranking.nearest(k))
         malignant = ranking.nearest_with(self.store.malignant)

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def embed_section(embedder: Embedder, table: CaseTable, section: str) -> EmbeddedCases:
-    """Encode one section of a table, with a progress bar."""
+    """Encode one section of a table, with a progress bar; the test section as queries."""
     cases = table.section(section)
-    return EmbeddedCases(encode_cases(embedder, cases), cases.frame)
+    views = embedder.query_views if section == "test" else 1
+    return EmbeddedCases(encode_cases(embedder, cases, views=views), cases.frame)
 
 
 def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> Diagnostics:

@@ -59,6 +59,12 @@ def test_saves_channels_last_weights(embedder, tmp_path):
     assert Embedder.load(tmp_path).digest == before
 
 
+def test_query_views_are_kept_with_the_model(embedder, tmp_path):
+    assert embedder.query_views == 1
+    embedder.preprocess["query_views"] = 4
+    assert Embedder.load(embedder.save(tmp_path)).query_views == 4
+
+
 def test_digest_follows_weights_and_preprocessing(embedder):
     before = embedder.digest
     embedder.preprocess = {"preset": "dermatology", "size": 96}
@@ -128,6 +134,10 @@ def test_refusals_say_what_is_known(monkeypatch):
         backbone("efficientnet-lite2", pretrained=True)
     with pytest.raises(ValueError, match="pooling 'max'"):
         Embedder(backbone("resnet18", False), pooling="max")
+    for settings, message in (({"query_views": 3}, "query_views"), ({"sise": 64}, "sise")):
+        preprocess = {"preset": "dermatology", "size": 64, **settings}
+        with pytest.raises(ValueError, match=message):
+            Embedder(backbone("resnet18", False), preprocess=preprocess)
     with pytest.raises(ValueError, match="size of at least 32"):
         Embedder(backbone("resnet18", False), preprocess={"preset": "dermatology"})
 

@@ -5,7 +5,7 @@ import torch
 from medshadow.data import read_image
 from medshadow.errors import ImageReadError
 from medshadow.retrieval import encode_cases, encode_images
-from medshadow.transforms import preset
+from medshadow.transforms import dermatology_transforms, preset
 
 
 @pytest.fixture
@@ -100,3 +100,19 @@ def test_shows_progress_when_asked(embedder, drawn_cases, capsys):
 def test_pixels_must_be_uint8_rgb(embedder, image):
     with pytest.raises(ValueError, match="image 0: expected uint8 H x W x 3"):
         encode_images(embedder, [image])
+
+
+@pytest.mark.parametrize("views", [2, 4, 8])
+def test_views_are_averaged_on_the_sphere(embedder, drawn_cases, views):
+    path = drawn_cases.frame["image"].iloc[0]
+    size = embedder.preprocess["size"]
+    image = dermatology_transforms(size, train=False)({"image": path})["image"]
+    turned = [torch.rot90(image, k, (1, 2)) for k in range(4)]
+    everything = {2: [image, image.flip(2)], 4: [image, image.flip(1), image.flip(2), turned[2]]}
+    chosen = everything.get(views, [*turned, *(t.flip(2) for t in turned)])
+    with torch.no_grad():
+        mean = embedder.eval()(torch.stack(chosen)).double().mean(0)
+    found = encode_cases(embedder, [path], views=views, progress=False)[0]
+    np.testing.assert_allclose(found, (mean / mean.norm()).numpy(), atol=1e-5)
+    pixels = encode_images(embedder, [read_image(path)], views=views)[0]
+    np.testing.assert_array_equal(pixels, found)

@@ -55,8 +55,8 @@ def test_metrics_are_those_of_the_saved_model_and_split(finished_run, phantoms):
     table = load_split(ham10k_cases(phantoms), out / "splits.csv")
     embedder = Embedder.load(out / "model")
     gallery, queries = (
-        EmbeddedCases(encode_cases(embedder, cases, progress=False), cases.frame)
-        for cases in (table.section("training"), table.section("test"))
+        EmbeddedCases(encode_cases(embedder, cases, views=views, progress=False), cases.frame)
+        for cases, views in ((table.section("training"), 1), (table.section("test"), 4))
     )
     expected = diagnose(gallery, queries, malignant=table.malignant, bootstrap=0).metrics
     stored = json.loads((out / "metrics.json").read_text())
