@@ -39,6 +39,7 @@ class Embedder(nn.Module):
         ValueError: the pooling or the preprocess setting is not known.
 
     Example:
+        >>> import torch
         >>> from medshadow.networks import backbone
         >>> embedder = Embedder(backbone("efficientnet-lite0", pretrained=False), embedding_dim=32)
         >>> vectors = embedder.eval()(torch.rand(2, 3, 64, 64))
