@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
     from medshadow.retrieval import LookupAnswer
 
 
-UNBROKEN = ("rank", "similarity", "case_id", "age")
+UNBROKEN = ("rank", "similarity", "case_id", "case is", "age")
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
     """A pandas frame as a rich table; missing values stay empty."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in frame.columns:
-        table.add_column(str(column).replace("_", " "), no_wrap=str(column) in UNBROKEN)
+        name = str(column)
+        table.add_column(name.replace("_", " "), no_wrap=name in UNBROKEN, overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(Text(_cell(value)) for value in row))
     return table
@@ -31,14 +33,17 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     """Print a lookup: warnings first, then the cases, then what they can and cannot say."""
     for warning in answer.warnings:
         console.print(Text(f"! {warning}", style="bold yellow"))
-    frame = answer.frame().drop(columns=["group", "label"])
+    # Codes in the table and their names below it: on 80 columns the names would be cut short.
+    frame = answer.frame().drop(columns=["group", "diagnosis"]).rename(columns={"label": "case is"})
     malignant = frame.pop("malignant")
-    frame["diagnosis"] = frame["diagnosis"].mask(malignant, frame["diagnosis"] + " [malignant]")
+    frame["case is"] = frame["case is"].mask(malignant, frame["case is"] + " MALIGNANT")
     archive = answer.archive
     where = f" where {answer.where}" if answer.where else ""
     title = f"Nearest of {archive.groups} lesions or patients in {archive.name}{where}"
     console.print(frame_table(frame, title))
     shares = ", ".join(f"{label} {s:.0%}" for label, s in answer.share_in_this_archive.items())
+    for label in dict.fromkeys(hit.label for hit in answer.shown()):
+        console.print(f"{label}: {answer.diagnosis(label)}", highlight=False)
     if answer.vote is not None:
         console.print(f"Most of them: {answer.diagnosis(answer.vote)}", highlight=False)
         console.print(f"Share in this archive (not a probability): {shares}", highlight=False)
