@@ -59,7 +59,10 @@ class ToNetwork:
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The item with its image as the network takes it."""
         image = torch.as_tensor(data[self.key]).as_subclass(torch.Tensor)
-        scaled = image.to(torch.float32, memory_format=torch.contiguous_format)
         if image.dtype == torch.uint8:
-            scaled = scaled / 255
+            # numpy, not torch: its threads would compete with those of the training step.
+            packed = np.ascontiguousarray(image.numpy(force=True))
+            scaled = torch.from_numpy(packed / np.float32(255))
+        else:
+            scaled = image.to(torch.float32, memory_format=torch.contiguous_format)
         return {**data, self.key: scaled}
