@@ -3,8 +3,8 @@
 python benchmarks/input_pipeline.py --data HAM10000 [--steps 24] [--workers 0 1]
 
 The same network, batch shape and optimizer; one side draws, augments and collates real images, the
-other repeats one batch that lies in memory. The sides take turns of eight steps, so that a slower or
-faster moment of the machine meets both; the first three steps of a turn are not counted, since
+other repeats one batch that lies in memory. The sides take turns of eight steps, so that a slower
+or faster moment of the machine meets both; the first three steps of a turn are not counted, since
 workers have made batches ahead during the other side's turn.
 """
 
@@ -25,7 +25,6 @@ from medshadow.networks import Embedder
 from medshadow.training import adamw, training_loader
 from medshadow.training.precision import keep_freed_memory, training_dtype
 from medshadow.transforms import dermatology_transforms
-
 
 TURN, UNCOUNTED = 8, 3
 
