@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ class Embedder(nn.Module):
         preprocess: the transform preset that images must go through, its size in pixels and,
             where lesions have no up, ``query_views``: over how many of its eight flips and quarter
             turns (1, 2, 4 or 8) a query is averaged. Known cases are encoded once.
+        seed: decides the head's first weights, and a named backbone's where it is not pretrained;
+            the global generator is left as it was.
 
     Raises:
         ValueError: the pooling or the preprocess setting is not known.
@@ -53,21 +56,23 @@ class Embedder(nn.Module):
         embedding_dim: int | None = 128,
         pooling: str = "average",
         preprocess: Mapping[str, Any] = DEFAULT_PREPROCESS,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling {pooling!r} is not known; expected one of {POOLINGS}")
         if embedding_dim is not None and embedding_dim < 1:
             raise ValueError(f"embedding_dim must be at least 1 or None; found {embedding_dim}")
-        self.backbone = _named(backbone) if isinstance(backbone, str) else backbone
         self.pooling = pooling
         self.preprocess = _checked_preprocess(preprocess)
-        self.embedding_dim = self.backbone.channels if embedding_dim is None else embedding_dim
-        self.head: nn.Module = (
-            nn.Identity()
-            if embedding_dim is None
-            else nn.Linear(self.backbone.channels, embedding_dim)
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.backbone = _named(backbone) if isinstance(backbone, str) else backbone
+            channels = self.backbone.channels
+            self.head: nn.Module = (
+                nn.Identity() if embedding_dim is None else nn.Linear(channels, embedding_dim)
+            )
+        self.embedding_dim = channels if embedding_dim is None else embedding_dim
 
     def forward(self, images: Tensor) -> Tensor:
         """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1."""

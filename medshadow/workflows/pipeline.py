@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from medshadow.data.cases import CaseTable
 from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_baseline
 from medshadow.networks import Embedder
@@ -139,11 +137,9 @@ class Pipeline:
 
 def frozen_twin(embedder: Embedder) -> Embedder:
     """The embedder's backbone with the weights it started from and no head: the baseline."""
-    with torch.random.fork_rng(devices=[]):
-        # A backbone without pretrained weights is drawn at random; the twin must not disturb it.
-        twin = Embedder(
-            embedder.backbone.name, None, pooling=embedder.pooling, preprocess=embedder.preprocess
-        )
+    twin = Embedder(
+        embedder.backbone.name, None, pooling=embedder.pooling, preprocess=embedder.preprocess
+    )
     return twin.eval()
 
 

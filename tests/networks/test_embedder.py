@@ -59,6 +59,15 @@ def test_saves_channels_last_weights(embedder, tmp_path):
     assert Embedder.load(tmp_path).digest == before
 
 
+def test_first_weights_follow_the_seed_and_nothing_else():
+    digests = []
+    for seed, elsewhere in ((0, 1), (0, 2), (3, 1)):
+        torch.manual_seed(elsewhere)
+        digests.append(Embedder("resnet18", 8, seed=seed).digest)
+        assert torch.initial_seed() == elsewhere
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_query_views_are_kept_with_the_model(embedder, tmp_path):
     assert embedder.query_views == 1
     embedder.preprocess["query_views"] = 4
