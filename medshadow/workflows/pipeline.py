@@ -136,7 +136,7 @@ class Pipeline:
 
 
 def frozen_twin(embedder: Embedder) -> Embedder:
-    """The baseline: the backbone as it comes, without a head (a random one where none is trained)."""
+    """The baseline: the backbone as it comes, without a head."""
     twin = Embedder(
         embedder.backbone.name, None, pooling=embedder.pooling, preprocess=embedder.preprocess
     )
