@@ -145,7 +145,8 @@ class TrackedRun:
             self.flush()
 
     def _log_epoch(self, engine: Any) -> None:
-        values = {f"validation/{name}": value for name, value in engine.state.metrics.items()}
+        found = engine.state.metrics.items()
+        values = {k if "/" in k else f"validation/{k}": value for k, value in found}
         self.metrics(values, engine.state.iteration)
         self.flush()
 

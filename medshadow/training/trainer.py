@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,27 @@ logger = logging.getLogger(__name__)
 Validate = Callable[[Embedder], Mapping[str, float]]
 
 
+class TrainingPart(Protocol):
+    """What a trainer can be given besides: a curriculum, a collapse guard.
+
+    ``attach`` adds handlers to ``trainer.engine``; those of the end of an epoch find the validation
+    metrics in ``engine.state.metrics`` and may add their own, named ``group/name``. The state is
+    kept in every checkpoint, written after they ran, and handed back when training resumes.
+    """
+
+    def attach(self, trainer: MetricTrainer) -> None:
+        """Add handlers to the trainer's engine."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive an interruption: plain values and tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of an interrupted run."""
+        ...
+
+
 class MetricTrainer:
     """Trains an embedder on P x K batches and keeps the best model by a validation metric.
 
@@ -48,6 +69,7 @@ class MetricTrainer:
         validate: gives validation metrics of the embedder, called after each epoch.
         select_by: the validation metric whose largest value marks the best model.
         patience: epochs without a better value after which training stops, or None.
+        parts: further parts of the training by the name their state has in the checkpoint.
         clip_norm: the gradient is scaled down to this norm.
         precision: "auto", "float32" or "bfloat16".
         seed: seed of dropout and stochastic depth.
@@ -55,6 +77,7 @@ class MetricTrainer:
         progress: whether to show a bar.
 
     Attributes:
+        embedder, loss, loader, optimizer: as given, on the device.
         engine: MONAI's trainer, to attach further handlers to. ``engine.state.output`` holds
             ``loss`` and the loss's ``statistics``, ``engine.state.metrics`` the last validation.
 
@@ -75,6 +98,7 @@ class MetricTrainer:
         validate: Validate | None = None,
         select_by: str = "map_at_r",
         patience: int | None = None,
+        parts: Mapping[str, TrainingPart] | None = None,
         clip_norm: float = 1.0,
         precision: str = "auto",
         seed: int = 0,
@@ -87,8 +111,10 @@ class MetricTrainer:
         self.embedder = embedder.to(self.device, memory_format=torch.channels_last)
         self.checkpoints = Path(checkpoints)
         self.best_metrics: dict[str, float] = {}
+        self.loader = loader
+        self.optimizer = optimizer
+        self.loss = loss.to(self.device)
         self._select_by = select_by
-        self._loss = loss.to(self.device)
         self.engine = _MetricEngine(self, loader, optimizer, max_epochs, clip_norm, seed)
         # Handlers of one event run in the order they are attached: the schedule and the metrics
         # must be up to date when the checkpoint is written.
@@ -104,6 +130,9 @@ class MetricTrainer:
                 self.engine.add_event_handler(Events.EPOCH_COMPLETED, stop)
                 state["early_stop"] = stop
             self._best_saver(state).attach(self.engine)
+        for name, part in (parts or {}).items():
+            part.attach(self)
+            state[f"part_{name}"] = part
         self._state = {**state, "best": _BestMetrics(self), "trainer": self.engine}
         self._last_saver().attach(self.engine)
         if progress:
@@ -189,7 +218,7 @@ class _MetricEngine(SupervisedTrainer):
             train_data_loader=loader,
             network=owner.embedder,
             optimizer=optimizer,
-            loss_function=owner._loss,
+            loss_function=owner.loss,
             decollate=False,
             optim_set_to_none=True,
         )

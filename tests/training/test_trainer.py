@@ -194,3 +194,32 @@ def test_frozen_layers_keep_weights_and_statistics(make_trainer):
     after = [t for layer in layers[:2] for t in layer.state_dict().values()]
     assert all(map(torch.equal, frozen, after))
     assert not torch.equal(trained, layers[4].weight)
+
+
+class CountingPart:
+    """Counts epochs, and reports the count as a metric."""
+
+    def __init__(self):
+        self.epochs = 0
+
+    def attach(self, trainer):
+        trainer.engine.add_event_handler(Events.EPOCH_COMPLETED, self.count)
+
+    def count(self, engine):
+        self.epochs += 1
+        engine.state.metrics["count/epochs"] = self.epochs
+
+    def state_dict(self):
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state):
+        self.epochs = state["epochs"]
+
+
+def test_a_parts_state_is_resumed(make_trainer):
+    make_trainer(max_epochs=2, parts={"count": CountingPart()}).run()
+    part = CountingPart()
+    resumed = make_trainer(max_epochs=3, parts={"count": part})
+    resumed.run(resume=True)
+    assert part.epochs == 3
+    assert resumed.engine.state.metrics["count/epochs"] == 3
