@@ -35,7 +35,13 @@ class Selection(Protocol):
     triplets: Tensor
 
     def count(
-        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
+        self,
+        start: int,
+        closeness: Tensor,
+        weights: Tensor,
+        margin: Tensor,
+        scale: Tensor,
+        workspace: Workspace,
     ) -> TileCounts:
         """Count the violations of anchors ``start, start + 1, ...``.
 
@@ -73,7 +79,13 @@ class ClassBlocks:
         self.widest = max(self._sizes, default=0)
 
     def count(
-        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
+        self,
+        start: int,
+        closeness: Tensor,
+        weights: Tensor,
+        margin: Tensor,
+        scale: Tensor,
+        workspace: Workspace,
     ) -> TileCounts:
         """Count the violations of some anchors, whose positives are runs of columns."""
         stop = start + len(closeness)
@@ -117,7 +129,13 @@ class LabelSets:
         self.triplets = torch.zeros((), dtype=torch.int64, device=labels.device)
 
     def count(
-        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
+        self,
+        start: int,
+        closeness: Tensor,
+        weights: Tensor,
+        margin: Tensor,
+        scale: Tensor,
+        workspace: Workspace,
     ) -> TileCounts:
         """Count the violations of some anchors and add their triplets to ``triplets``."""
         positive, negative = self._masks(start, start + len(closeness))
@@ -160,7 +178,13 @@ class ListedTriplets:
         self.triplets = torch.tensor(len(anchors), device=anchors.device)
 
     def count(
-        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
+        self,
+        start: int,
+        closeness: Tensor,
+        weights: Tensor,
+        margin: Tensor,
+        scale: Tensor,
+        workspace: Workspace,
     ) -> TileCounts:
         """Count the violations among the listed triplets of some anchors."""
         rows, width = closeness.shape
@@ -202,7 +226,13 @@ class ListedPairs:
         self.widest = int(self._numbers.max()) if size else 0
 
     def count(
-        self, start: int, closeness: Tensor, weights: Tensor, margin: Tensor, workspace: Workspace
+        self,
+        start: int,
+        closeness: Tensor,
+        weights: Tensor,
+        margin: Tensor,
+        scale: Tensor,
+        workspace: Workspace,
     ) -> TileCounts:
         """Count the violations among the listed pairs of some anchors."""
         rows, width = closeness.shape

@@ -124,7 +124,7 @@ class _Walk:
         for first in range(0, rows, block):
             part = slice(first, first + block)
             counts = self.selection.count(
-                start + first, closeness[part], weights[part], self.margin, workspace
+                start + first, closeness[part], weights[part], self.margin, self.scale, workspace
             )
             self.hinges += counts.hinges
             self.active += counts.active
