@@ -23,17 +23,16 @@ class PKSampler(Sampler[list[Draw]]):
 
     Images of a class: different groups (lesions) first, then further images of groups already in
     the batch, and an image twice only when the class has fewer than K images; then every one of its
-    images is in the batch, as evenly as K allows (logged once, when the sampler is made). Over an
-    epoch the groups that were served least come first and the images of a group take turns, so a
-    class with at least K groups serves each group, and each image within its group, equally often
-    up to one.
+    images is in the batch, as evenly as K allows (logged when K is set). Over an epoch the groups
+    that were served least come first and the images of a group take turns, so a class with at least
+    K groups serves each group, and each image within its group, equally often up to one.
 
     An epoch is so many batches that P*K*len(sampler) covers the number of images once,
     ``ceil(len(labels) / (P*K))``, unless ``batches_per_epoch`` says otherwise.
 
-    Everything is a function of (``seed``, epoch); iterating twice gives the same batches until
-    :meth:`set_epoch` is called. Each :class:`~medshadow.data.draws.Draw` carries the epoch and its
-    place among all draws of the epoch.
+    Everything is a function of (``seed``, epoch) and P and K; iterating twice gives the same
+    batches until :meth:`set_epoch` or :meth:`set_batch` is called. Each
+    :class:`~medshadow.data.draws.Draw` carries the epoch and its place among all draws of it.
 
     Several ranks: all draw the same joint batch and share it out, class by class, one image to each
     rank in turn. Each rank gets P*K / ``world_size`` images, and of every class K / ``world_size``
@@ -81,41 +80,15 @@ class PKSampler(Sampler[list[Draw]]):
         labels, groups = list(labels), list(groups)
         if len(labels) != len(groups):
             raise ValueError(f"found {len(labels)} labels and {len(groups)} groups; want as many")
-        self.classes_per_batch = classes_per_batch
-        self.images_per_class = images_per_class
         self.seed = seed
         self.epoch = 0
         self.rank = rank
         self.world_size = world_size
-        rows_of_class = _rows_by_value(labels)
-        self._check(rows_of_class)
-        self._classes = [_ClassImages(rows, groups) for rows in rows_of_class.values()]
-        for label, images in zip(rows_of_class, self._classes, strict=True):
-            if images.count < images_per_class:
-                logger.warning(
-                    "class %r has %d images of %d groups, fewer than the %d of each class in a "
-                    "batch: it takes all of them and repeats some",
-                    label,
-                    images.count,
-                    images.group_count,
-                    images_per_class,
-                )
-        self._joint_size = classes_per_batch * images_per_class
-        default = math.ceil(len(labels) / self._joint_size)
-        self.batches_per_epoch = default if batches_per_epoch is None else batches_per_epoch
-        if self.batches_per_epoch < 1:
-            raise ValueError(f"batches_per_epoch must be at least 1; found {batches_per_epoch}")
-
-    def _check(self, rows_of_class: dict[Hashable, list[int]]) -> None:
-        P, K, W = self.classes_per_batch, self.images_per_class, self.world_size
-        if not 2 <= P <= len(rows_of_class):
-            raise ValueError(
-                f"classes_per_batch must be from 2 to the number of classes; found {P} for "
-                f"{len(rows_of_class)} classes: {sorted(map(str, rows_of_class))}"
-            )
-        if K < 2:
-            raise ValueError(f"images_per_class must be at least 2 for a positive pair; found {K}")
-        single = sorted(str(label) for label, rows in rows_of_class.items() if len(rows) == 1)
+        self._warned_of = 0
+        self._classes = {
+            label: _ClassImages(rows, groups) for label, rows in _rows_by_value(labels).items()
+        }
+        single = sorted(str(label) for label, c in self._classes.items() if c.count == 1)
         if single:
             raise DataError(
                 f"classes with a single image have no positive pair: {single}; leave them out or "
@@ -123,6 +96,49 @@ class PKSampler(Sampler[list[Draw]]):
             )
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0; found {self.seed}")
+        self.set_batch(classes_per_batch, images_per_class)
+        default = math.ceil(len(labels) / (self.classes_per_batch * images_per_class))
+        self.batches_per_epoch = default if batches_per_epoch is None else batches_per_epoch
+        if self.batches_per_epoch < 1:
+            raise ValueError(f"batches_per_epoch must be at least 1; found {batches_per_epoch}")
+
+    def set_batch(self, classes_per_batch: int | None, images_per_class: int) -> None:
+        """Choose P and K of the batches that later iterations draw; an epoch has as many as before.
+
+        Args:
+            classes_per_batch: P, or None for all classes.
+            images_per_class: K.
+
+        Raises:
+            ValueError: a number is out of its range; the batches stay as they were.
+        """
+        P = len(self._classes) if classes_per_batch is None else classes_per_batch
+        self._check(P, images_per_class)
+        self.classes_per_batch, self.images_per_class = P, images_per_class
+        self._warn_of_repeats()
+
+    def _warn_of_repeats(self) -> None:
+        K = self.images_per_class
+        if self._warned_of >= K:
+            return
+        for label, images in self._classes.items():
+            if images.count < K:
+                logger.warning(
+                    "class %r has %d images of %d groups, fewer than the %d of each class in a "
+                    "batch: it takes all of them and repeats some",
+                    *(label, images.count, images.group_count, K),
+                )
+        self._warned_of = K
+
+    def _check(self, P: int, K: int) -> None:
+        W = self.world_size
+        if not 2 <= P <= len(self._classes):
+            raise ValueError(
+                f"classes_per_batch must be from 2 to the number of classes; found {P} for "
+                f"{len(self._classes)} classes: {sorted(map(str, self._classes))}"
+            )
+        if K < 2:
+            raise ValueError(f"images_per_class must be at least 2 for a positive pair; found {K}")
         if not 1 <= W <= K or (P * K) % W:
             raise ValueError(
                 f"world_size must divide P*K = {P}*{K} and be from 1 to K, so that each rank gets "
@@ -146,21 +162,23 @@ class PKSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch = self.epoch
-        for number, (rows, class_of) in enumerate(self._joint_batches(epoch)):
-            first = number * self._joint_size
+        first = 0
+        for rows, class_of in self._joint_batches(epoch):
             yield [Draw(int(rows[i]), epoch, first + int(i)) for i in self._share(class_of)]
+            first += len(rows)
 
     def _joint_batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The rows of each joint batch of one epoch, and the class of each, both of length P*K."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
+        P, K = self.classes_per_batch, self.images_per_class
         served = np.zeros(len(self._classes), dtype=np.int64)
-        turns = [_Turns(images, rng) for images in self._classes]
+        turns = [_Turns(images, rng) for images in self._classes.values()]
         for _ in range(self.batches_per_epoch):
-            chosen = _least(served, self.classes_per_batch, rng)
+            chosen = _least(served, P, rng)
             served[chosen] += 1
-            rows = np.concatenate([turns[c].draw(self.images_per_class) for c in chosen])
-            class_of = np.repeat(chosen, self.images_per_class)
-            order = rng.permutation(self._joint_size)
+            rows = np.concatenate([turns[c].draw(K) for c in chosen])
+            class_of = np.repeat(chosen, K)
+            order = rng.permutation(P * K)
             yield rows[order], class_of[order]
 
     def _share(self, class_of: np.ndarray) -> np.ndarray:

@@ -221,3 +221,45 @@ def test_mistakes_are_refused(change, error, message):
 def test_negative_epoch_is_refused():
     with pytest.raises(ValueError, match="epoch must be >= 0; found -1"):
         small()[0].set_epoch(-1)
+
+
+def test_set_batch_changes_p_and_k_but_not_the_number_of_batches():
+    labels = [i % 4 for i in range(48)]
+    changed = PKSampler(labels, range(48), 4, 3)
+    drawn = list(changed)
+    changed.set_batch(2, 6)
+    assert len(changed) == len(drawn) == 4
+    anew = PKSampler(labels, range(48), 2, 6, batches_per_epoch=4)
+    assert list(changed) == list(anew)
+    assert [d.position for batch in changed for d in batch] == [
+        d.position for batch in anew for d in batch
+    ]
+    changed.set_batch(None, 3)
+    assert list(changed) == drawn
+
+
+def test_an_iteration_under_way_keeps_its_p_and_k():
+    sampler = PKSampler([0, 1] * 8, range(16), 2, 2, batches_per_epoch=3)
+    sizes = []
+    for batch in sampler:
+        sizes.append(len(batch))
+        sampler.set_batch(2, 5)
+    assert sizes == [4, 4, 4]
+    assert len(next(iter(sampler))) == 10
+
+
+def test_set_batch_refuses_what_the_sampler_refuses_and_stays_as_it_was():
+    sampler = PKSampler([0, 0, 1, 1], range(4), 2, 2)
+    before = list(sampler)
+    for P, K in ((3, 2), (1, 2), (2, 1)):
+        with pytest.raises(ValueError, match=r"classes_per_batch|images_per_class"):
+            sampler.set_batch(P, K)
+    assert list(sampler) == before
+
+
+def test_repeats_are_logged_once_for_the_largest_k(caplog):
+    sampler = PKSampler([0] * 3 + [1] * 9, range(12), 2, 2)
+    for K in (5, 4, 5):
+        sampler.set_batch(None, K)
+    assert len(caplog.records) == 1
+    assert "class 0 has 3 images" in caplog.text
