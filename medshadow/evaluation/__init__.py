@@ -11,6 +11,7 @@ _FILE_OF = {
     "EmbeddedCases": "embedded",
     "Neighbours": "retrieval",
     "alignment": "geometry",
+    "collapse_signs": "geometry",
     "diagnose": "report",
     "effective_rank": "geometry",
     "group_bootstrap": "uncertainty",

@@ -69,12 +69,68 @@ def effective_rank(cases: EmbeddedCases) -> float:
         >>> round(effective_rank(cases), 6)
         4.0
     """
-    values = np.linalg.svd(cases.directions, compute_uv=False)
+    return _effective_rank(cases.directions)
+
+
+def collapse_signs(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What shows that an embedding has shrunk to one point.
+
+    A collapsed embedding has ``spread`` 0, ``effective_rank`` 1 and ``centroid_cosine`` 1. None of
+    them proves a collapse alone: an untrained network has low values too, so they are read against
+    those of a healthy one.
+
+    Args:
+        embeddings: N x D real numbers, all finite; scaled to unit length first.
+        labels: N, the class of each.
+
+    Returns:
+        ``spread``: standard deviation of a dimension over the embeddings, the mean of the D
+        dimensions, from 0 to 1 / sqrt(D). ``effective_rank``: as :func:`effective_rank`.
+        ``centroid_cosine``: mean cosine between the centroids of two classes, in [-1, 1], a
+        centroid at the origin counting 0; nan when there is one class.
+
+    Raises:
+        ValueError: the shapes do not fit, or a value is not finite.
+
+    Example:
+        >>> signs = collapse_signs(np.array([[1, 0], [0, 1.0]]), np.array(["mel", "nv"]))
+        >>> {name: round(value, 6) for name, value in signs.items()}
+        {'spread': 0.5, 'effective_rank': 2.0, 'centroid_cosine': 0.0}
+    """
+    values, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 2 or 0 in values.shape or labels.shape != values.shape[:1]:
+        raise ValueError(
+            f"expected N x D embeddings and N labels; found {values.shape} and {labels.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} values of the embeddings not finite")
+    x = _unit_rows(values)
+    names, code = np.unique(labels.astype(str), return_inverse=True)
+    sums = np.zeros((len(names), x.shape[1]))
+    np.add.at(sums, code, x)
+    centroids = _unit_rows(sums)
+    cosines = centroids @ centroids.T
+    pairs = cosines[~np.eye(len(names), dtype=bool)]
+    return {
+        "spread": float(x.std(axis=0).mean()),
+        "effective_rank": _effective_rank(x),
+        "centroid_cosine": float(pairs.mean()) if len(pairs) else float("nan"),
+    }
+
+
+def _effective_rank(directions: np.ndarray) -> float:
+    values = np.linalg.svd(directions, compute_uv=False)
     if values.sum() == 0:
         return 0.0
     p = values / values.sum()
     p = p[p > 0]
     return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    # A sum of opposite directions is zero only up to rounding.
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-12)
 
 
 def alignment(cases: EmbeddedCases) -> float:
