@@ -7,9 +7,13 @@ from typing import Any
 from medshadow.lazy import load
 
 _FILE_OF = {
+    "CrossBatchMemory": "memory",
     "ShadowLoss": "shadow",
     "TripletStatistics": "triplets",
     "all_triplet_hinge": "triplets",
+    "batch_hard": "mining",
+    "hardest_negative": "mining",
+    "semihard": "mining",
     "shadow_deviation": "shadow",
 }
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medshadow.losses.selection import select_listed
+from medshadow.losses.listed import select_listed
+from medshadow.losses.mining import MinedTriplets, rule_named
+from medshadow.losses.selection import Selection
 from medshadow.losses.triplets import (
     TILE_BYTES,
     TripletStatistics,
@@ -18,7 +20,7 @@ from medshadow.losses.triplets import (
 )
 from medshadow.losses.walk import ZERO_NORM
 
-MININGS = ("batch_all",)
+MININGS = ("batch_all", "semihard", "hardest_negative", "batch_hard")
 
 
 def shadow_deviation(
@@ -71,7 +73,7 @@ def _directions(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ShadowLoss(nn.Module):
-    """Shadow Loss over a batch: the triplet hinge on projection deviations, every triplet of it.
+    """Shadow Loss over a batch: the triplet hinge on projection deviations, all of it or mined.
 
     On unit vectors it equals the cosine triplet hinge max(0, cos(a, n) - cos(a, p) + margin),
     and half the squared Euclidean triplet loss of twice the margin; what it adds is that every
@@ -86,12 +88,18 @@ class ShadowLoss(nn.Module):
     Args:
         margin: in units of the deviation, >= 0: cosine distance when normalised, so FaceNet's 0.2
             on squared Euclidean distance is 0.1 here.
-        mining: which triplets count when no ``indices_tuple`` is given; ``batch_all`` is every
-            valid one.
+        mining: which triplets count when no ``indices_tuple`` is given. ``batch_all``: every valid
+            one. ``semihard``: for each anchor and positive the hardest negative that is farther,
+            yet within the margin. ``hardest_negative``: for each anchor and positive the nearest
+            negative. ``batch_hard``: for each anchor its farthest positive and nearest negative.
         reduction: ``mean`` over those triplets, ``mean_active`` over those with a positive hinge
             (the default of pytorch-metric-learning), or ``sum``.
         normalize: put embeddings on the unit sphere inside the loss. False is the paper's general
             form: it ignores error orthogonal to the anchor and rewards growing norms.
+        soft: softplus(delta_p - delta_n) instead of the hinge; with mining of single triplets.
+            Every triplet is active then, and the margin only bounds ``semihard``.
+        fallback: what ``semihard`` takes for a pair without such a negative: the anchor's
+            ``hardest`` one, its ``easiest``, or ``skip`` the pair.
         positive: for label sets (S x L zeros and ones): positive when they intersect (``any``) or
             are ``equal``; negative when disjoint.
         tile_bytes: memory for one tile of anchors, in bytes.
@@ -117,19 +125,21 @@ class ShadowLoss(nn.Module):
         reduction: str = "mean",
         normalize: bool = True,
         *,
+        soft: bool = False,
+        fallback: str = "hardest",
         positive: str = "any",
         tile_bytes: int = TILE_BYTES,
     ) -> None:
         super().__init__()
-        check_settings(margin, reduction, tile_bytes, positive)
-        if mining not in MININGS:
-            raise ValueError(f"mining={mining!r}; known are: {', '.join(MININGS)}")
         self.margin = float(margin)
         self.mining = mining
         self.reduction = reduction
         self.normalize = normalize
+        self.soft = soft
+        self.fallback = fallback
         self.positive = positive
         self.tile_bytes = tile_bytes
+        self._check()
         self._statistics: TripletStatistics | None = None
 
     @outside_graphs
@@ -140,6 +150,8 @@ class ShadowLoss(nn.Module):
         indices_tuple: Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
+        *,
+        own_at: int | None = None,
     ) -> Tensor:
         """Return the reduced loss of a batch.
 
@@ -151,20 +163,21 @@ class ShadowLoss(nn.Module):
             ref_emb: R x D, from which positives and negatives are taken instead; the batch itself
                 when None or when both it and ``ref_labels`` are the very tensors of the batch.
             ref_labels: labels of ``ref_emb``.
+            own_at: where the batch itself begins among the references, if they hold it, so that no
+                anchor is its own positive.
 
         Returns:
             A scalar, float32 (float64 for float64 embeddings), 0 where there is no triplet.
         """
+        self._check()
         if ref_emb is embeddings and ref_labels is labels:
-            ref_emb = ref_labels = None
+            ref_emb = ref_labels = own_at = None
         if indices_tuple is None:
-            if labels is None:
-                raise ValueError("ShadowLoss needs labels, or an indices_tuple in their place")
-            selection = select_triplets(embeddings, labels, ref_emb, ref_labels, self.positive)
+            selection = self._select(embeddings, labels, ref_emb, ref_labels, own_at)
         else:
             count = len(embeddings if ref_emb is None else ref_emb)
             indices = [index.to(embeddings.device) for index in indices_tuple]
-            selection = select_listed(indices, len(embeddings), count)
+            selection = select_listed(indices, len(embeddings), count, self.soft)
         loss, self._statistics = triplet_hinge(
             embeddings,
             ref_emb,
@@ -194,9 +207,36 @@ class ShadowLoss(nn.Module):
             "triplets": triplets,
         }
 
+    def _select(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+        own_at: int | None,
+    ) -> Selection:
+        if labels is None:
+            raise ValueError("ShadowLoss needs labels, or an indices_tuple in their place")
+        allowed = select_triplets(embeddings, labels, ref_emb, ref_labels, self.positive, own_at)
+        if self.mining == "batch_all":
+            if self.soft:
+                raise ValueError(
+                    "soft=True with mining='batch_all': a soft margin goes with mining of single "
+                    f"triplets; expected one of {', '.join(MININGS[1:])}"
+                )
+            return allowed
+        return MinedTriplets(allowed, rule_named(self.mining, self.fallback), soft=self.soft)
+
+    def _check(self) -> None:
+        """Raise ValueError unless the settings, which a curriculum changes, can be used."""
+        check_settings(self.margin, self.reduction, self.tile_bytes, self.positive)
+        if self.mining not in MININGS:
+            raise ValueError(f"mining={self.mining!r}; known are: {', '.join(MININGS)}")
+        rule_named(MININGS[1], self.fallback)
+
     def extra_repr(self) -> str:
         """Show the settings in ``repr(loss)``."""
         return (
             f"margin={self.margin}, mining={self.mining!r}, reduction={self.reduction!r}, "
-            f"normalize={self.normalize}"
+            f"normalize={self.normalize}, soft={self.soft}"
         )

@@ -10,7 +10,12 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from medshadow.losses.selection import POSITIVE_RULES, Selection, select_by_labels
+from medshadow.losses.selection import (
+    POSITIVE_RULES,
+    LabelSelection,
+    Selection,
+    select_by_labels,
+)
 from medshadow.losses.walk import TripletHinge
 
 P = ParamSpec("P")
@@ -145,7 +150,8 @@ def select_triplets(
     references: Tensor | None,
     reference_labels: Tensor | None,
     positive: str,
-) -> Selection:
+    own_at: int | None = None,
+) -> LabelSelection:
     """Choose every valid triplet of checked labels; raise ValueError where they do not fit."""
     if (references is None) != (reference_labels is None):
         found, missing = "references", "reference_labels"
@@ -163,7 +169,15 @@ def select_triplets(
                 "over the same labels"
             )
         reference_labels = reference_labels.to(embeddings.device)
-    return select_by_labels(labels, reference_labels, positive)
+    if own_at is not None and (
+        references is None or not 0 <= own_at <= len(references) - len(embeddings)
+    ):
+        found = "none" if references is None else str(len(references))
+        raise ValueError(
+            f"own_at={own_at!r} with {found} references; expected the place of the "
+            f"{len(embeddings)} embeddings among them"
+        )
+    return select_by_labels(labels, reference_labels, own_at, positive)
 
 
 def check_settings(

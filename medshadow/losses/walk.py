@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medshadow.losses.counting import Workspace
-from medshadow.losses.selection import Selection
+from medshadow.losses.selection import Selection, Tile
 
 # Entries that each core counts at once: four working arrays of them fit its own cache.
 BLOCK_ENTRIES = 2**17
@@ -124,7 +124,14 @@ class _Walk:
         for first in range(0, rows, block):
             part = slice(first, first + block)
             counts = self.selection.count(
-                start + first, closeness[part], weights[part], self.margin, self.scale, workspace
+                Tile(
+                    start + first,
+                    closeness[part],
+                    weights[part],
+                    self.margin,
+                    self.scale,
+                    workspace,
+                )
             )
             self.hinges += counts.hinges
             self.active += counts.active
