@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from medshadow.data.cases import CaseTable
 from medshadow.data.dataset import CaseDataset
 from medshadow.data.sampler import PKSampler
+from medshadow.training.distributed import rank_and_world_size
 
 
 def training_loader(
@@ -26,6 +27,10 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Batches of P classes x K images from the training section, every draw fixed by the seed.
 
+    Where a process group of ``torch.distributed`` exists, a rank's loader gives its share of each
+    joint batch: P*K / ranks images, of every class; the joint batch is the same for any number of
+    ranks.
+
     Args:
         table: a table with sections; its training section is used.
         transform: MONAI transform of the items: ``dermatology_transforms(128, train=True)``.
@@ -38,9 +43,14 @@ def training_loader(
         progress: whether to show a bar while images are decoded.
 
     Returns:
-        A loader of dictionaries ``image`` (P*K x 3 x S x S), ``label`` (P*K), ``case_id`` (list).
+        A loader of dictionaries ``image`` (P*K x 3 x S x S), ``label`` (P*K), ``case_id`` (list);
+        P*K / ranks of them where there are several ranks.
+
+    Raises:
+        ValueError: the number of ranks does not divide P*K or is above K.
     """
     cases = table.section("training")
+    rank, world_size = rank_and_world_size()
     sampler = PKSampler(
         cases.frame["label"].tolist(),
         cases.frame["group"].tolist(),
@@ -48,6 +58,8 @@ def training_loader(
         images_per_class,
         batches_per_epoch=batches_per_epoch,
         seed=seed,
+        rank=rank,
+        world_size=world_size,
     )
     dataset = CaseDataset(cases, transform, seed=seed, cache_rate=cache_rate, progress=progress)
     return DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers)

@@ -9,20 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping, ProgressBar
-from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from medshadow.errors import NonFiniteLossError
 from medshadow.networks import Embedder
+from medshadow.training.distributed import (
+    average_statistics,
+    check_ranks_agree,
+    from_first_rank,
+    rank_and_world_size,
+    share_state,
+)
 from medshadow.training.precision import keep_freed_memory, training_dtype
+from medshadow.training.step import MetricEngine
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +63,12 @@ class MetricTrainer:
     checkpoint is written after each epoch; Ctrl-C leaves that of the last whole epoch, and resuming
     starts the interrupted epoch anew.
 
+    Several ranks (a process group of ``torch.distributed`` exists when the trainer is made): each
+    encodes its share of the joint batch, the loss sees all of it, and every rank takes the step of
+    the joint gradient. The first rank's weights are the first weights of all; batch norm normalises
+    each rank's share by itself, and its running statistics are averaged after every epoch. The
+    first rank validates and writes the checkpoints, into a folder that all ranks can read.
+
     Args:
         embedder: the network, trained in place.
         loss: called as ``loss(embeddings, labels)``, gives a scalar.
@@ -71,9 +82,12 @@ class MetricTrainer:
         patience: epochs without a better value after which training stops, or None.
         parts: further parts of the training by the name their state has in the checkpoint.
         clip_norm: the gradient is scaled down to this norm.
+        chunk_size: images encoded at a time, on each rank; None: the whole batch. A chunk bounds
+            the memory of a step at the cost of a second forward pass, with the same gradient
+            (:func:`~medshadow.training.cached_backward`).
         precision: "auto", "float32" or "bfloat16".
         seed: seed of dropout and stochastic depth.
-        device: where to train; the first CUDA device, else the CPU, when None.
+        device: where to train; the current CUDA device, else the CPU, when None.
         progress: whether to show a bar.
 
     Attributes:
@@ -82,6 +96,7 @@ class MetricTrainer:
             ``loss`` and the loss's ``statistics``, ``engine.state.metrics`` the last validation.
 
     Raises:
+        ValueError: ``chunk_size`` is below 1.
         NonFiniteLossError: a loss or gradient is not finite; the message names the batch's cases.
     """
 
@@ -100,6 +115,7 @@ class MetricTrainer:
         patience: int | None = None,
         parts: Mapping[str, TrainingPart] | None = None,
         clip_norm: float = 1.0,
+        chunk_size: int | None = None,
         precision: str = "auto",
         seed: int = 0,
         device: str | torch.device | None = None,
@@ -115,10 +131,21 @@ class MetricTrainer:
         self.optimizer = optimizer
         self.loss = loss.to(self.device)
         self._select_by = select_by
-        self.engine = _MetricEngine(self, loader, optimizer, max_epochs, clip_norm, seed)
+        self.engine = MetricEngine(
+            self,
+            loader,
+            optimizer,
+            max_epochs,
+            clip_norm=clip_norm,
+            chunk_size=chunk_size,
+            seed=seed,
+        )
         # Handlers of one event run in the order they are attached: the schedule and the metrics
         # must be up to date when the checkpoint is written.
         self.engine.add_event_handler(Events.EPOCH_STARTED, _set_epoch, loader)
+        self.engine.add_event_handler(
+            Events.EPOCH_COMPLETED, lambda _: average_statistics(self.embedder)
+        )
         state: dict[str, Any] = {"network": embedder, "loss": loss, "optimizer": optimizer}
         if scheduler is not None:
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False).attach(self.engine)
@@ -135,7 +162,7 @@ class MetricTrainer:
             state[f"part_{name}"] = part
         self._state = {**state, "best": _BestMetrics(self), "trainer": self.engine}
         self._last_saver().attach(self.engine)
-        if progress:
+        if progress and rank_and_world_size()[0] == 0:
             ProgressBar(desc="train", persist=True).attach(
                 self.engine, output_transform=lambda output: {"loss": output["loss"]}
             )
@@ -148,10 +175,15 @@ class MetricTrainer:
 
         Raises:
             KeyboardInterrupt: the user stopped; the checkpoint of the last whole epoch stands.
+            ValueError: the ranks' loaders differ in length, or the ranks see different checkpoints.
         """
         if self.device.type == "cpu":
             keep_freed_memory()
         newest = self._newest_checkpoint() if resume else None
+        check_ranks_agree("the number of batches in an epoch", self.engine.state.epoch_length)
+        check_ranks_agree("the checkpoint to resume from", newest and newest.name)
+        share_state(self.embedder)
+        share_state(self.loss)
         if newest is not None:
             logger.info("resuming from %s", newest.name)
             where = str(self.device)
@@ -159,6 +191,7 @@ class MetricTrainer:
         finished = newest is not None and _epoch_of(newest) >= self.engine.state.max_epochs
         if not finished:
             self.engine.run()
+        check_ranks_agree("the last epoch", self.engine.state.epoch)  # and all files are written
         best = self.checkpoints / "best.pt"
         chosen = best if best.is_file() else newest if finished else None
         if chosen is not None:
@@ -168,7 +201,7 @@ class MetricTrainer:
         return self.embedder.eval()
 
     def _validate(self, engine: Engine, validate: Validate) -> None:
-        metrics = dict(validate(self.embedder.eval()))
+        metrics = from_first_rank(lambda: dict(validate(self.embedder.eval())))
         if self._select_by not in metrics:
             raise ValueError(
                 f"select_by {self._select_by!r} is not among the validation metrics {list(metrics)}"
@@ -200,56 +233,6 @@ class MetricTrainer:
         return max(found, key=_epoch_of, default=None)
 
 
-class _MetricEngine(SupervisedTrainer):
-    """MONAI's supervised trainer with a step whose loss sees the whole batch of embeddings."""
-
-    def __init__(
-        self,
-        owner: MetricTrainer,
-        loader: DataLoader[Any],
-        optimizer: Optimizer,
-        max_epochs: int,
-        clip_norm: float,
-        seed: int,
-    ) -> None:
-        super().__init__(
-            device=owner.device,
-            max_epochs=max_epochs,
-            train_data_loader=loader,
-            network=owner.embedder,
-            optimizer=optimizer,
-            loss_function=owner.loss,
-            decollate=False,
-            optim_set_to_none=True,
-        )
-        self._dtype, self._clip_norm, self._seed = owner.dtype, clip_norm, seed
-        self._frozen = [m for m in owner.embedder.modules() if _is_frozen(m)]
-
-    def _iteration(self, engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
-        self.network.train()
-        for module in self._frozen:
-            module.eval()
-        _seed_step(self._seed, engine.state.iteration)
-        device = engine.state.device
-        images = batch["image"].to(device, memory_format=torch.channels_last, non_blocking=True)
-        labels = batch["label"].to(device, non_blocking=True)
-        with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
-            embeddings = self.network(images)
-        loss: Tensor = self.loss_function(embeddings, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_norm)
-        value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
-            raise NonFiniteLossError(
-                f"loss {value}, gradient norm {norm.item()} at step {engine.state.iteration}; "
-                f"cases of the batch: {', '.join(batch['case_id'])}"
-            )
-        self.optimizer.step()
-        statistics = {k: float(v) for k, v in getattr(self.loss_function, "statistics", {}).items()}
-        return {"loss": value, "gradient_norm": norm.item(), "statistics": statistics}
-
-
 class _BestMetrics:
     """The best validation metrics so far, as a checkpoint keeps them."""
 
@@ -263,19 +246,10 @@ class _BestMetrics:
         self._trainer.best_metrics = dict(state)
 
 
-def _is_frozen(module: nn.Module) -> bool:
-    parameters = list(module.parameters())
-    return bool(parameters) and not any(p.requires_grad for p in parameters)
-
-
 def _set_epoch(engine: Engine, loader: DataLoader[Any]) -> None:
     sampler: Any = loader.batch_sampler
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(engine.state.epoch - 1)
-
-
-def _seed_step(seed: int, iteration: int) -> None:
-    torch.manual_seed(int(np.random.SeedSequence([seed, iteration]).generate_state(1)[0]))
 
 
 def _epoch_of(path: Path) -> int:
