@@ -8,8 +8,13 @@ from medshadow.lazy import load
 
 _FILE_OF = {
     "MetricTrainer": "trainer",
+    "OBJECTIVES": "objectives",
     "adamw": "optimization",
+    "cached_backward": "large_batch",
     "cosine": "optimization",
+    "gather_with_gradient": "distributed",
+    "mixed_chunks": "large_batch",
+    "objective": "objectives",
     "one_cycle": "optimization",
     "training_loader": "loader",
 }

@@ -18,10 +18,12 @@ def adamw(
     head_learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     frozen: Sequence[str] = (),
+    loss: nn.Module | None = None,
+    loss_learning_rate: float = 1e-2,
 ) -> AdamW:
-    """AdamW with a learning rate for the pretrained backbone and another for the new head.
+    """AdamW with a learning rate each for the pretrained backbone, the new head, and the loss.
 
-    Biases and normalisation weights are not decayed.
+    Biases, normalisation weights and the loss's parameters are not decayed.
 
     Args:
         embedder: what is trained.
@@ -31,6 +33,10 @@ def adamw(
         frozen: names of the backbone's modules that keep their weights and, in training, their
             normalisation statistics. Early layers of a pretrained network change little and cost
             the most.
+        loss: what has parameters of its own to train, as SoftTriple has its proxies; a loss
+            without any changes nothing.
+        loss_learning_rate: of those; 0.01 is SoftTriple's for its centres (Qian et al. 2019).
+            Only their direction counts there, so decaying their length would raise their rate.
 
     Raises:
         ValueError: the backbone has no module of a name in ``frozen``.
@@ -40,6 +46,10 @@ def adamw(
         >>> net = Embedder(backbone("resnet18", pretrained=False), 8)
         >>> [(g["lr"], g["weight_decay"]) for g in adamw(net).param_groups]
         [(0.0003, 0.01), (0.0003, 0.0), (0.001, 0.01), (0.001, 0.0)]
+        >>> from medshadow.training import objective
+        >>> proxies = objective("soft_triple", classes=7, embedding_dim=8)
+        >>> adamw(net, loss=proxies).param_groups[-1]["lr"]
+        0.01
     """
     modules = dict(embedder.backbone.named_modules())
     for name in frozen:
@@ -54,6 +64,9 @@ def adamw(
         for decay, parameters in ((weight_decay, _matrices(module)), (0.0, _vectors(module))):
             if parameters:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    proxies = [p for p in loss.parameters() if p.requires_grad] if loss is not None else []
+    if proxies:
+        groups.append({"params": proxies, "lr": loss_learning_rate, "weight_decay": 0.0})
     return AdamW(groups)
 
 

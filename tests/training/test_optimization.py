@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+from medshadow.losses import ShadowLoss
 from medshadow.training import adamw, cosine, one_cycle
 from medshadow.training.precision import has_native_bfloat16, keep_freed_memory, training_dtype
 
@@ -43,6 +45,16 @@ def test_frozen_modules_are_left_out_and_named_when_absent(make_embedder):
                      "head.weight", "head.bias"}  # fmt: skip
     with pytest.raises(ValueError, match=r"no module 'features\.nowhere'"):
         adamw(embedder, frozen=["features.nowhere"])
+
+
+def test_a_losss_parameters_have_a_group_of_their_own(make_embedder):
+    embedder, proxies = make_embedder(), nn.Linear(8, 3)
+    proxies.bias.requires_grad_(False)
+    *others, last = adamw(embedder, loss=proxies, loss_learning_rate=0.02).param_groups
+    assert [id(p) for p in last["params"]] == [id(proxies.weight)]
+    assert (last["lr"], last["weight_decay"]) == (0.02, 0)
+    assert len(others) == len(adamw(embedder).param_groups)
+    assert len(adamw(embedder, loss=ShadowLoss()).param_groups) == len(others)
 
 
 def test_precision_is_chosen_by_what_the_machine_has(monkeypatch):
