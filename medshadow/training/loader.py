@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -38,7 +39,8 @@ def training_loader(
         images_per_class: K.
         batches_per_epoch: see :class:`~medshadow.data.PKSampler`.
         seed: seed of sampling and augmentation.
-        num_workers: worker processes; the batches are the same for any number.
+        num_workers: worker processes; the batches are the same for any number. 0 makes the next
+            batch in a thread while the network computes.
         cache_rate: share of the decoded images kept in memory.
         progress: whether to show a bar while images are decoded.
 
@@ -62,4 +64,20 @@ def training_loader(
         world_size=world_size,
     )
     dataset = CaseDataset(cases, transform, seed=seed, cache_rate=cache_rate, progress=progress)
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers)
+    loader = DataLoader if num_workers else _LoaderAhead
+    return loader(dataset, batch_sampler=sampler, num_workers=num_workers)
+
+
+class _LoaderAhead(DataLoader[Any]):
+    """A loader without workers that makes the next batch while the last one is used.
+
+    MONAI's ThreadDataLoader would do, if an error in its thread did not end the epoch silently.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        with ThreadPoolExecutor(1, "next-batch") as thread:
+            coming = thread.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = thread.submit(next, batches, None)
+                yield batch
