@@ -18,8 +18,6 @@ class CrossBatchMemory(nn.Module):
     they are as old as the network that made them, so the memory pays once the network changes
     slowly. An image that an earlier batch held is met again as a positive.
 
-    Each rank of a distributed run has a memory of its own, filled by the batches it is given.
-
     Args:
         loss: the loss; its mining, margin and reduction hold for batch and memory alike.
         size: how many embeddings to keep, at least 1.
