@@ -131,6 +131,7 @@ class MetricTrainer:
         self.optimizer = optimizer
         self.loss = loss.to(self.device)
         self._select_by = select_by
+        self._early_stop: EarlyStopping | None = None
         self.engine = MetricEngine(
             self,
             loader,
@@ -153,9 +154,9 @@ class MetricTrainer:
         if validate is not None:
             self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate, validate)
             if patience is not None:
-                stop = EarlyStopping(patience, self._score, self.engine)
-                self.engine.add_event_handler(Events.EPOCH_COMPLETED, stop)
-                state["early_stop"] = stop
+                self._early_stop = EarlyStopping(patience, self._score, self.engine)
+                self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._early_stop)
+                state["early_stop"] = self._early_stop
             self._best_saver(state).attach(self.engine)
         for name, part in (parts or {}).items():
             part.attach(self)
@@ -188,6 +189,7 @@ class MetricTrainer:
             logger.info("resuming from %s", newest.name)
             where = str(self.device)
             CheckpointLoader(str(newest), self._state, map_location=where).attach(self.engine)
+            self.engine.add_event_handler(Events.STARTED, self._stay_stopped)
         finished = newest is not None and _epoch_of(newest) >= self.engine.state.max_epochs
         if not finished:
             self.engine.run()
@@ -209,6 +211,10 @@ class MetricTrainer:
         engine.state.metrics.update(metrics)
         if not self.best_metrics or self._score(engine) > self.best_metrics[self._select_by]:
             self.best_metrics = {**metrics, "epoch": float(engine.state.epoch)}
+
+    def _stay_stopped(self, engine: Engine) -> None:
+        if self._early_stop is not None and self._early_stop.counter >= self._early_stop.patience:
+            engine.terminate()
 
     def _score(self, engine: Engine) -> float:
         score: float = engine.state.metrics[self._select_by]

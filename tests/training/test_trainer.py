@@ -141,6 +141,9 @@ def test_early_stop_counts_over_a_resume(make_trainer):
     resumed = make_trainer("stop", validate=validate, patience=1)
     resumed.run(resume=True)
     assert resumed.engine.state.epoch == 2
+    again = make_trainer("stop", validate=validate, patience=1)
+    again.run(resume=True)
+    assert again.losses == []
 
 
 def test_metric_to_select_by_must_be_there(make_trainer):
