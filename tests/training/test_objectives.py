@@ -170,6 +170,15 @@ def test_a_batch_without_negatives_is_finite(name):
     assert torch.isfinite(leaf.grad).all()
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_collapsed_batch_is_finite(name):
+    leaf = draw(1, 6).detach().repeat(24, 1).requires_grad_()
+    loss = make(name)(unit(leaf), LABELS)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(leaf.grad).all()
+
+
 # Mining
 
 
