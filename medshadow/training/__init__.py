@@ -7,8 +7,12 @@ from typing import Any
 from medshadow.lazy import load
 
 _FILE_OF = {
+    "CollapseGuard": "collapse",
     "MetricTrainer": "trainer",
+    "MiningCurriculum": "curriculum",
     "OBJECTIVES": "objectives",
+    "Probe": "probe",
+    "Stage": "curriculum",
     "adamw": "optimization",
     "cached_backward": "large_batch",
     "cosine": "optimization",

@@ -28,7 +28,7 @@ class SmallNet(nn.Module):
         return self.layers(images)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_embedder():
     def make():
         torch.manual_seed(1)
