@@ -59,14 +59,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--smallest", type=int, default=256)
-    parser.add_argument("--largest", type=int, default=16384)
+    parser.add_argument("--smallest", type=int, default=256, help="first S, then doubled")
+    parser.add_argument("--largest", type=int, default=16384, help="last S")
     parser.add_argument("--fit-from", type=int, default=1024, help="smallest S of the slopes")
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--classes", type=int, default=8)
-    parser.add_argument("--ways", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--plot", type=Path, default=Path("docs/images/cost_curve.png"))
-    parser.add_argument("--no-plot", dest="plot", action="store_const", const=None)
+    parser.add_argument("--dim", type=int, default=128, help="D")
+    parser.add_argument("--classes", type=int, default=8, help="equal classes")
+    parser.add_argument("--ways", nargs="+", choices=NAMES, default=list(NAMES), help="curves")
+    where = Path("docs/images/cost_curve.png")
+    parser.add_argument("--plot", type=Path, default=where, help=f"PNG to write; {where}")
+    parser.add_argument("--no-plot", dest="plot", action="store_const", const=None, help="or none")
     add_arguments(parser)
     return parser.parse_args()
 

@@ -100,7 +100,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = [size for size, *_ in SHAPES]
-    parser.add_argument("--sizes", type=int, nargs="+", choices=known, metavar="S", help=f"{known}")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", choices=known, metavar="S", help=f"of {known}"
+    )
     parser.add_argument("--ways", nargs="+", choices=ALL, default=ALL, help="what is measured")
     add_arguments(parser)
     return parser.parse_args()
@@ -233,7 +235,7 @@ def products(batch: Batch, reduction: str) -> Callable[[], Tensor]:
             gradient.addmm_(similarity.T, tile)
         return gradient
 
-    heights = (128, 256, 512, 1024)
+    heights = (1024, 4096) if rows.is_cuda else (128, 256, 512, 1024)
     fastest = min(heights, key=lambda height: timed(lambda: in_tiles(height), rows.device)[0])
     return lambda: in_tiles(fastest)
 
