@@ -70,8 +70,22 @@ class CollapseGuard:
         rate_factor: of the learning rates after a rollback.
         max_rollbacks: how often to go back.
 
+    Attributes:
+        collapsed: whether the last measurement found a collapse that still stands.
+        rollbacks: how often training went back.
+
     Raises:
         ValueError: the policy is not known.
+
+    Example:
+        >>> import pandas as pd
+        >>> from medshadow.data import CaseTable
+        >>> table = CaseTable(pd.DataFrame({
+        ...     "case_id": list("abcd"), "image": list("abcd"), "group": list("abcd"),
+        ...     "label": ["mel", "mel", "nv", "nv"], "section": "validation"}))
+        >>> guard = CollapseGuard(Probe(table), policy="rollback")
+        >>> guard.collapsed, guard.rollbacks
+        (False, 0)
     """
 
     def __init__(
@@ -194,7 +208,9 @@ class CollapseGuard:
         if self._policy == "warn":
             logger.warning("%s", found)
             return True
-        if self._policy == "rollback" and self.rollbacks < self._max_rollbacks:
+        # A run resumed under another policy may hold no healthy copy.
+        able = self._healthy and self.rollbacks < self._max_rollbacks
+        if self._policy == "rollback" and able:
             self._roll_back()
             logger.warning(
                 "%s; going back to the weights of step %d, learning rates times %g, mining %s; "

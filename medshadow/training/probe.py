@@ -51,6 +51,15 @@ class Probe:
 
     Raises:
         DataError: the section holds no case.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = CaseTable(pd.DataFrame({
+        ...     "case_id": list("abcdef"), "image": list("abcdef"), "group": list("abcdef"),
+        ...     "label": ["mel"] * 2 + ["nv"] * 4, "section": "validation"}))
+        >>> probe = Probe(table, images_per_class=2)
+        >>> len(probe.cases), round(probe.hardest_loss(np.ones((4, 8), dtype=np.float32)), 6)
+        (4, 0.2)
     """
 
     def __init__(

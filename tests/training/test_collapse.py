@@ -71,11 +71,12 @@ def make_trainer(make_embedder, grain_cases, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
     def make(
-        folder, *, epochs=8, rate=0.1, loss=None, schedule=None, K=12, batches=BATCHES, **settings
+        folder, *, epochs=8, rate=0.1, loss=None, schedule=None, K=12, batches=BATCHES, cases=None,
+        **settings
     ):  # fmt: skip
         embedder = make_embedder()
         loader = training_loader(
-            grain_cases,
+            grain_cases if cases is None else cases,
             dermatology_transforms(32, train=False),
             images_per_class=K,
             batches_per_epoch=batches,
@@ -181,19 +182,25 @@ def test_a_resumed_run_keeps_what_the_rollback_did(twins, make_trainer, grain_ca
 
 
 def test_a_healthy_start_raises_no_alarm_though_its_loss_is_near_the_margin(
-    make_trainer, probe, caplog
+    make_trainer, probe, grain_cases, caplog
 ):
+    # Labels that say nothing: what an untrained network makes of a hard task.
+    frame = grain_cases.frame.drop(columns="labels")
+    mixed = np.random.default_rng(0).permutation(frame["label"])
+    cases = CaseTable(frame.assign(label=mixed))
     probe.forget()
     guard = CollapseGuard(probe, every=2)
-    trainer = make_trainer("healthy", epochs=2, rate=1e-3, loss=ShadowLoss(), parts={"g": guard})
+    trainer = make_trainer(
+        "healthy", epochs=2, rate=1e-2, loss=ShadowLoss(), cases=cases, parts={"guard": guard}
+    )
     seen = []
     trainer.engine.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda e: seen.append(dict(e.state.metrics))
+        Events.ITERATION_COMPLETED(every=2), lambda e: seen.append(dict(e.state.metrics))
     )
     trainer.run()
-    assert sum(trainer.losses[:5]) / 5 == pytest.approx(0.2, rel=0.05)
-    assert any(abs(s["collapse/loss_ratio"] - 1) < 0.05 for s in seen if s)
-    assert not any(s["collapse/alarm"] for s in seen if s)
+    near = [abs(signs["collapse/loss_ratio"] - 1) <= 0.1 for signs in seen]
+    assert all(near[:3])
+    assert [signs["collapse/alarm"] for signs in seen] == [0] * BATCHES
     assert not caplog.records
 
 
