@@ -255,8 +255,9 @@ class CollapseGuard:
             self._curriculum.restart()
         else:
             self._mine_easier()
-            if hasattr(self._trainer.loss, "clear"):
-                self._trainer.loss.clear()
+            loss: Any = self._trainer.loss
+            if hasattr(loss, "clear"):
+                loss.clear()
 
     def _mine_easier(self) -> None:
         if hasattr(self._mined, "mining"):

@@ -116,21 +116,22 @@ class MiningCurriculum:
 
     def attach(self, trainer: MetricTrainer) -> None:
         """Follow a trainer; called by it."""
-        self._loss = trainer.loss
+        self._loss: Any = trainer.loss
         # A cross-batch memory holds the loss proper.
         self._mined: Any = getattr(trainer.loss, "loss", trainer.loss)
-        self._sampler: Any = trainer.loader.batch_sampler
+        sampler: Any = trainer.loader.batch_sampler
         if not (hasattr(self._mined, "mining") and hasattr(self._mined, "margin")):
             raise ValueError(
                 f"a curriculum sets mining and margin; {type(self._mined).__name__} has none"
             )
-        if not hasattr(self._sampler, "set_batch"):
+        if not hasattr(sampler, "set_batch"):
             raise ValueError(
                 "a curriculum sets P and K of a PKSampler; the loader's batch sampler is "
-                f"{type(self._sampler).__name__}"
+                f"{type(sampler).__name__}"
             )
         for stage in reversed(self.stages):  # whatever a stage cannot have is said now
-            self._sampler.set_batch(stage.classes_per_batch, stage.images_per_class)
+            sampler.set_batch(stage.classes_per_batch, stage.images_per_class)
+        self._sampler = sampler
         self._compare_with(trainer.engine.state.max_epochs)
         trainer.engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         trainer.engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
