@@ -1,151 +1,137 @@
 """Gradient caching against the plain step: peak memory of a large batch, and what it costs in time.
 
-A step is a forward and backward pass of an embedder and Shadow Loss over images that are drawn,
-without the optimizer. Each row of the table is a fresh process. Its memory is the peak of the
-resident memory (``ru_maxrss``; on a GPU ``torch.cuda.max_memory_allocated``) of a few steps above
-what the process held before the first. That includes the network and the images (float32, on the
-CPU, as a loader gives them), whose size the last column states. The C library's allocator is set as
-in training (``keep_freed_memory``), so freed memory that it cannot use again counts. Its time is
-the best step.
+    python benchmarks/gradient_caching.py                      # the whole table
+    python benchmarks/gradient_caching.py --pixels 64 --batch 128 --both 32 --chunk 16 --seconds 1
+    python benchmarks/gradient_caching.py --device cuda
 
-The first two rows are compared by memory: the plain step of one chunk of images, and a large batch
-encoded in such chunks. The last two by time: a batch that both can do, twice in turn.
-``python benchmarks/gradient_caching.py --threads 2`` prints one table.
+A step is a forward and backward pass of an embedder and Shadow Loss over random images, without the
+optimizer. Every figure comes from a fresh process: the best time of a step, and the peak memory
+above what the process held before the first one, network and images included in the latter. Images
+are float32 on the CPU, as a loader gives them; the table says how much they hold, and on CUDA the
+plain step moves them there in one piece. On the CPU the C library's allocator is set as in training
+(``keep_freed_memory``): memory that was freed but could not be used again counts.
+
+By memory the table compares the plain step of one chunk of images with a large batch encoded in
+such chunks; by time, both ways on one batch that both can do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from measuring import add_arguments, best_pass, heading, in_fresh_process, settle_device
+from torch import Tensor
 
 CLASSES = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="efficientnet-lite0")
-    parser.add_argument("--pixels", type=int, default=128, help="image size (default 128)")
-    parser.add_argument("--batch", type=int, default=1024, help="the large batch (default 1024)")
-    parser.add_argument("--both", type=int, default=256, help="batch that both do (default 256)")
-    parser.add_argument("--chunk", type=int, default=64, help="images at a time (default 64)")
-    parser.add_argument("--steps", type=int, default=4, help="steps of each process (default 4)")
-    parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--measure", nargs=2, metavar=("S", "CHUNK"), help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.measure:
-        size, chunk = chosen.measure
-        print(json.dumps(measure(chosen, int(size), None if chunk == "all" else int(chunk))))
+    options = parse()
+    if options.measure:
+        print(json.dumps(measure(options)))
         return
-    if chosen.device == "cpu":
-        print("No CUDA device is used: all figures are the CPU's.", flush=True)
-    table(chosen)
+    settle_device(options)
+    print(heading(options, ["torch"]))
+    table(options)
 
 
-def table(chosen: argparse.Namespace) -> None:
-    small, large = figures(chosen.chunk, "all"), figures(chosen.batch, chosen.chunk)
-    plain, cached = figures(chosen.both, "all"), figures(chosen.both, chosen.chunk)
-    for found, chunk in ((plain, "all"), (cached, chosen.chunk)):
-        found["s"] = min(found["s"], figures(chosen.both, chunk)["s"])
-    where = platform.processor() or platform.machine()
-    if chosen.device != "cpu":
-        where = torch.cuda.get_device_name(chosen.device)
-    print(
-        f"torch {torch.__version__}, {where}, {chosen.threads} threads; {chosen.backbone}, ", end=""
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    print(f"{chosen.pixels} px, {small['dtype']}; memory in MB above images and network")
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--pixels", type=int, default=128, help="size of an image")
+    parser.add_argument("--batch", type=int, default=1024, help="images of the large batch")
+    parser.add_argument("--both", type=int, default=256, help="images that both ways do")
+    parser.add_argument("--chunk", type=int, default=64, help="images encoded at a time")
+    parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    add_arguments(parser)
+    parser.set_defaults(seconds=20.0)
+    return parser.parse_args()
+
+
+def table(options: argparse.Namespace) -> None:
+    def best(size: int, chunk: int | None) -> dict[str, Any]:
+        what = [str(size), str(chunk or 0), options.backbone, str(options.pixels)]
+        what.append(options.precision)
+        rounds = [in_fresh_process(__file__, what, options) for _ in range(options.rounds)]
+        return min(rounds, key=lambda found: found.get("ms", 0))
+
+    sizes = [(options.chunk, None), (options.batch, options.chunk)]
+    sizes += [(options.both, None), (options.both, options.chunk)]
+    found = [best(size, chunk) for size, chunk in sizes]
+    dtype = found[0].get("dtype", options.precision)
+    print(f"{options.backbone}, {options.pixels} px, {dtype}, training mode")
     columns = ["images", "at a time", "memory", "x plain", "s a step", "x plain", "images hold"]
     print("".join(f"{column:>12}" for column in columns))
-    rows = [
-        (chosen.chunk, "all", small, "1.00", ""),
-        (chosen.batch, chosen.chunk, large, f"{large['mb'] / small['mb']:.2f}", ""),
-        (chosen.both, "all", plain, "", "1.00"),
-        (chosen.both, chosen.chunk, cached, "", f"{cached['s'] / plain['s']:.2f}"),
-    ]
-    for size, chunk, found, memory, slower in rows:
-        cells = [size, chunk, f"{found['mb']:.0f}", memory, f"{found['s']:.2f}", slower]
-        print("".join(f"{cell:>12}" for cell in [*cells, f"{found['images_mb']:.0f}"]))
+    for (size, chunk), figures in zip(sizes, found, strict=True):
+        cells: list[object] = [size, chunk or "all"]
+        if figures:
+            memory = ratio("mb", figures, found[0]) if size != options.both else ""
+            slower = ratio("ms", figures, found[2]) if size == options.both else ""
+            cells += [f"{figures['mb']:.0f}", memory, f"{figures['ms'] / 1000:.2f}", slower]
+            cells.append(f"{figures['images_mb']:.0f}")
+        else:
+            cells.append("no room")
+        print("".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
-def figures(size: int, chunk: int | str) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(size), str(chunk)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def ratio(figure: str, cached: dict[str, Any], plain: dict[str, Any]) -> str:
+    return f"{cached[figure] / plain[figure]:.2f}" if plain else "-"
 
 
-def measure(chosen: argparse.Namespace, size: int, chunk: int | None) -> dict[str, float | str]:
-    """Time steps over one batch in this process and track its peak memory."""
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """One line of the table: the figures of steps over one batch in this process."""
     from medshadow.networks import Embedder, backbone
     from medshadow.training.precision import keep_freed_memory, training_dtype
 
-    torch.set_num_threads(chosen.threads)
-    device = torch.device(chosen.device)
+    size, chunk, name, pixels, precision = options.measure
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
-    dtype = training_dtype(chosen.precision, device)
-    embedder = Embedder(backbone(chosen.backbone, pretrained=False))
+    dtype = training_dtype(precision, device)
+    embedder = Embedder(backbone(name, pretrained=False))
     embedder = embedder.to(device, memory_format=torch.channels_last).train()
-    images = torch.rand(size, 3, chosen.pixels, chosen.pixels)
-    step = make_step(embedder, images, torch.arange(size) % CLASSES, chunk, dtype)
-    before = peak_bytes(device)
-    times = [timed(step, device) for _ in range(chosen.steps)]
+    images = torch.rand(int(size), 3, int(pixels), int(pixels))
+    figures = best_pass(make_step(embedder, images, int(chunk), dtype), options)
+    if figures is None:
+        return {}
     return {
-        "s": min(times),
-        "mb": (peak_bytes(device) - before) / 2**20,
+        "ms": figures.ms,
+        "mb": figures.mb,
         "images_mb": images.nbytes / 2**20,
         "dtype": str(dtype).removeprefix("torch."),
     }
 
 
 def make_step(
-    embedder: torch.nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    chunk: int | None,
-    dtype: torch.dtype,
+    embedder: torch.nn.Module, images: Tensor, chunk: int, dtype: torch.dtype
 ) -> Callable[[], None]:
     from medshadow.losses import ShadowLoss
     from medshadow.training import cached_backward
 
     device = next(embedder.parameters()).device
-    loss, labels = ShadowLoss(), labels.to(device)
+    loss, labels = ShadowLoss(), torch.arange(len(images), device=device) % CLASSES
 
-    def encode(some: torch.Tensor) -> torch.Tensor:
+    def encode(some: Tensor) -> Tensor:
         some = some.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            embeddings: torch.Tensor = embedder(some)
+            embeddings: Tensor = embedder(some)
         return embeddings
 
     def step() -> None:
         embedder.zero_grad(set_to_none=True)
-        if chunk is None:
-            loss(encode(images), labels).backward()
-        else:
+        if chunk:
             cached_backward(embedder, loss, images, labels, chunk, encode=encode)
+        else:
+            loss(encode(images), labels).backward()
 
     return step
-
-
-def peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def timed(step: Callable[[], None], device: torch.device) -> float:
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
