@@ -33,7 +33,7 @@ class CrossBatchMemory(nn.Module):
         >>> labels = torch.tensor([0, 0, 1, 1])
         >>> for _ in range(3):
         ...     loss = memory(torch.randn(4, 8, requires_grad=True), labels)
-        >>> len(memory), memory.statistics["triplets"]
+        >>> memory.remembered, memory.statistics["triplets"]
         (12, 120)
     """
 
@@ -74,7 +74,9 @@ class CrossBatchMemory(nn.Module):
         """Forget every embedding; a curriculum does so when its stage changes."""
         self._embeddings = self._labels = None
 
-    def __len__(self) -> int:
+    @property
+    def remembered(self) -> int:
+        """How many embeddings it holds now."""
         return 0 if self._embeddings is None else len(self._embeddings)
 
     @property

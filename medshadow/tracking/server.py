@@ -33,7 +33,7 @@ def check_tracking(uri: str) -> None:
         TrackingError: it is not reached, or MLflow refuses it; the message names the URI without
             any password in it.
     """
-    ask = _ask_server if uri.startswith(("http://", "https://")) else _ask_in_thread
+    ask = _ask_server if uri.startswith(("http://", "https://")) else _ask_database
     failure = ask(uri)
     if failure:
         raise TrackingError(
@@ -59,22 +59,24 @@ def _ask_server(uri: str) -> str | None:
         return str(getattr(error, "reason", error))
 
 
-def _ask_in_thread(uri: str) -> str | None:
+def _ask_database(uri: str) -> str | None:
+    if uri.startswith("sqlite"):
+        return _ask_mlflow(uri)  # a file does not hang, and making its tables takes its time
     outcome: list[str | None] = []
-
-    def ask() -> None:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        try:
-            MlflowClient(uri).search_experiments(max_results=1)
-            outcome.append(None)
-        except (MlflowException, OSError, ImportError) as error:
-            outcome.append(str(error).splitlines()[0])
-
     # A driver that hangs cannot be interrupted: it is left behind in a daemon thread.
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=lambda: outcome.append(_ask_mlflow(uri)), daemon=True)
     thread.start()
-    thread.join(PATIENCE_SECONDS * 4 if uri.startswith("sqlite") else PATIENCE_SECONDS)
+    thread.join(PATIENCE_SECONDS)
     return outcome[0] if outcome else f"no answer within {PATIENCE_SECONDS:.0f} s"
+
+
+def _ask_mlflow(uri: str) -> str | None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except (MlflowException, OSError, ImportError) as error:
+        return str(error).splitlines()[0]
+    return None

@@ -246,9 +246,7 @@ class CollapseGuard:
     def _roll_back(self) -> None:
         self.rollbacks += 1
         restore(self._trainer, self._healthy)
-        lower_rates(
-            self._trainer.optimizer, self._trainer._state.get("scheduler"), self._rate_factor
-        )
+        lower_rates(self._trainer.optimizer, self._trainer.scheduler, self._rate_factor)
         self._probe.forget()
         self._ratios = []
         if self._curriculum is not None:

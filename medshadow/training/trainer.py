@@ -91,7 +91,7 @@ class MetricTrainer:
         progress: whether to show a bar.
 
     Attributes:
-        embedder, loss, loader, optimizer: as given, on the device.
+        embedder, loss, loader, optimizer, scheduler: as given, on the device.
         engine: MONAI's trainer, to attach further handlers to. ``engine.state.output`` holds
             ``loss`` and the loss's ``statistics``, ``engine.state.metrics`` the last validation.
 
@@ -129,6 +129,7 @@ class MetricTrainer:
         self.best_metrics: dict[str, float] = {}
         self.loader = loader
         self.optimizer = optimizer
+        self.scheduler = scheduler
         self.loss = loss.to(self.device)
         self._select_by = select_by
         self._early_stop: EarlyStopping | None = None

@@ -40,7 +40,7 @@ def test_the_batch_meets_itself_and_the_last_embeddings():
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=0)
         torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-9, atol=1e-12)
         seen, seen_labels = torch.cat([seen, rows])[-9:], torch.cat([seen_labels, labels])[-9:]
-        assert len(memory) == len(seen)
+        assert memory.remembered == len(seen)
 
 
 @pytest.mark.parametrize("mining", ["semihard", "hardest_negative", "batch_hard"])
@@ -61,7 +61,7 @@ def test_cleared_it_is_the_plain_loss():
     (first, first_labels), (rows, labels) = batches(2)
     memory(first, first_labels)
     memory.clear()
-    assert len(memory) == 0
+    assert memory.remembered == 0
     torch.testing.assert_close(memory(rows, labels), ShadowLoss()(rows, labels))
 
 
@@ -69,7 +69,7 @@ def test_evaluation_remembers_nothing():
     memory = CrossBatchMemory(ShadowLoss(), size=50).eval()
     for rows, labels in batches(2):
         memory(rows, labels)
-    assert len(memory) == 0
+    assert memory.remembered == 0
 
 
 def test_a_checkpoint_keeps_it(tmp_path):
