@@ -68,8 +68,8 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
             keeps them in ``left_out`` and logs a warning that names the first.
 
     Returns:
-        Cases named ``ham10000``: ``case_id`` is the image id, ``group`` the lesion id, ``label``
-        the diagnosis code (see ``DIAGNOSES``), with ``dx_type``, ``age`` (years, nan where
+        Cases named ``ham10000`` (``phantoms`` where they are drawn): ``case_id`` is the image id,
+        ``group`` the lesion id, ``label`` the diagnosis code (see ``DIAGNOSES``), with ``dx_type``, ``age`` (years, nan where
         unknown), ``sex`` and ``localization`` ("unknown" where the layout does not tell).
 
     Raises:
@@ -99,7 +99,8 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
         **{column: rows[column] for column in ("dx_type", "age", "sex", "localization")},
     })  # fmt: skip
     frame = frame[frame["image"].notna()]
-    return CaseTable(frame, "ham10000", MALIGNANT, tuple(missing))
+    drawn = rows["image_id"].str.startswith("ISIC_PHANTOM").all()
+    return CaseTable(frame, "phantoms" if drawn else "ham10000", MALIGNANT, tuple(missing))
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:

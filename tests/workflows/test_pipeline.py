@@ -95,7 +95,7 @@ def test_mlflow_holds_the_run(finished_run):
     client = mlflow.MlflowClient(summary.tracking_uri)
     run = client.get_run(summary.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params["data/name"] == "ham10000"
+    assert run.data.params["data/name"] == "phantoms"
     assert len(run.data.params["data/digest"]) == 64
     assert run.data.params["seed"] == "0"
     assert len(run.data.tags["medshadow.commit"]) >= 12
