@@ -69,8 +69,9 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
 
     Returns:
         Cases named ``ham10000`` (``phantoms`` where they are drawn): ``case_id`` is the image id,
-        ``group`` the lesion id, ``label`` the diagnosis code (see ``DIAGNOSES``), with ``dx_type``, ``age`` (years, nan where
-        unknown), ``sex`` and ``localization`` ("unknown" where the layout does not tell).
+        ``group`` the lesion id, ``label`` the diagnosis code (see ``DIAGNOSES``), with
+        ``dx_type``, ``age`` (years, nan where unknown), ``sex`` and ``localization`` ("unknown"
+        where the layout does not tell).
 
     Raises:
         DataError: nothing there fits, several copies do, images are missing, or a row has an
