@@ -212,7 +212,7 @@ def two_ranks(colour_cases, tmp_path_factory):
         for rank in range(RANKS)
     ]
     try:
-        errors = [process.communicate(timeout=180)[1] for process in started]
+        errors = [process.communicate(timeout=600)[1] for process in started]
     finally:
         for process in started:
             process.kill()
