@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -73,6 +74,9 @@ class Embedder(nn.Module):
                 nn.Identity() if embedding_dim is None else nn.Linear(channels, embedding_dim)
             )
         self.embedding_dim = channels if embedding_dim is None else embedding_dim
+        self.register_buffer("center", torch.zeros(self.embedding_dim))
+
+    center: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1."""
@@ -81,7 +85,37 @@ class Embedder(nn.Module):
             pooled = feature_map.float().clamp_min(1e-6).pow(3).mean((2, 3)).pow(1 / 3)
         else:
             pooled = feature_map.mean((2, 3))
-        return F.normalize(self.head(pooled).float(), dim=1)
+        return F.normalize(F.normalize(self.head(pooled).float(), dim=1) - self.center, dim=1)
+
+    def center_on(self, embeddings: np.ndarray, labels: Sequence[object]) -> np.ndarray:
+        """Move the mean of the classes' means to the origin, for all embeddings to come.
+
+        Trained embeddings lie in a cone. Its axis is common to all of them, so it raises every
+        cosine and tells no class from another; known cases are mostly of the common classes, so
+        the axis is that of the classes' means and not of the cases.
+
+        Args:
+            embeddings: N x D unit vectors of known cases, as this embedder gives them.
+            labels: the class of each.
+
+        Returns:
+            The same embeddings as the embedder gives them from now on, float32 N x D.
+
+        Raises:
+            ValueError: there is no embedding, or not one label for each, or the embedder is
+                centered already.
+        """
+        classes = np.asarray(labels)
+        if self.center.any():
+            raise ValueError("this embedder is centered already")
+        if not len(embeddings) or len(embeddings) != len(classes):
+            raise ValueError(f"{len(embeddings)} embeddings and {len(classes)} labels to center on")
+        means = [embeddings[classes == c].mean(0) for c in np.unique(classes)]
+        shift = np.mean(means, axis=0, dtype=np.float64).astype(np.float32)
+        self.center.copy_(torch.from_numpy(shift))
+        moved = embeddings - shift
+        norms = np.linalg.norm(moved, axis=1, keepdims=True)
+        return (moved / np.maximum(norms, 1e-12)).astype(np.float32)
 
     @property
     def query_views(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import platform
 import subprocess
 import tempfile
@@ -57,10 +58,13 @@ class TrackedRun:
         check_tracking(self.uri)
         self._experiment = experiment
         self.run_id = self._memory.read_text().strip() if resume and self._memory.is_file() else ""
+        self._chosen_before: str | None = None
         self._pending: list[Metric] = []
         self._warned = False
 
     def __enter__(self) -> TrackedRun:
+        # MLflow also sets the variable, from which the next run would take this one's place.
+        self._chosen_before = os.environ.get("MLFLOW_TRACKING_URI")
         mlflow.set_tracking_uri(self.uri)
         experiment_id = self._experiment_id()
         run = mlflow.start_run(
@@ -84,6 +88,7 @@ class TrackedRun:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         status = "FINISHED" if kind is None else "KILLED" if stopped else "FAILED"
         mlflow.end_run(status)
+        mlflow.set_tracking_uri(self._chosen_before)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Record settings; one that the run already has keeps its first value."""

@@ -19,13 +19,14 @@ def dermatology_transforms(size: int, train: bool, *, color_constancy: bool = Tr
     Both: read, take out the colour of the light (shades of grey, p = 6), resize. MONAI's caches
     keep the result of these, as uint8.
 
-    Training: shorter side to ``round(1.25 * size)`` and the middle square; then, at random, a crop
-    of 50 to 90 % of the area (sides 0.9 to 1.1) resized to ``size``, one of the eight flips and
-    quarter turns, and brightness, contrast and saturation by up to 20 %, hue by up to 5 % of the
-    colour circle.
+    Training: shorter side to ``round(1.25 * size)``; then, at random, a turn by any angle with
+    scaling by up to 15 % and shearing by up to 8 degrees (the image reflected at its edges), a crop
+    of ``size`` x ``size`` pixels, one of the eight flips and quarter turns, brightness, contrast
+    and saturation by up to 20 %, hue by up to 5 % of the colour circle, and, every other time, one
+    to three black patches of 10 to 30 % of the side.
 
     Evaluation: shorter side to ``size`` and the middle square; nothing is random. At 1.25 times the
-    size of training a lesion has about the size that it has, on average, in training.
+    size of training a lesion is as large as it is, on average, in training.
 
     Args:
         size: side of the square result in pixels, at least 1.
@@ -50,7 +51,7 @@ def dermatology_transforms(size: int, train: bool, *, color_constancy: bool = Tr
     if color_constancy:
         steps.append(ShadesOfGrayd("image"))
     if train:
-        steps.append(ResizeShorterd("image", round(1.25 * size), square=True))
+        steps.append(ResizeShorterd("image", round(1.25 * size)))
         steps.append(Albumentationsd("image", _augmentation(size)))
     else:
         steps.append(ResizeShorterd("image", size, square=True))
@@ -61,13 +62,15 @@ def _augmentation(size: int) -> Any:
     A = albumentations()
     return A.Compose(
         [
-            A.RandomResizedCrop(
-                (size, size),
-                scale=(0.5, 0.9),
-                ratio=(0.9, 1.1),
+            A.Affine(
+                scale=(0.85, 1.15),
+                rotate=(-180, 180),
+                shear=(-8, 8),
                 interpolation=cv2.INTER_LINEAR,
-                area_for_downscale="image",
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=1.0,
             ),
+            A.RandomCrop(size, size),
             A.D4(p=1.0),
             A.ColorJitter(
                 brightness=(0.8, 1.2),
@@ -75,6 +78,12 @@ def _augmentation(size: int) -> Any:
                 saturation=(0.8, 1.2),
                 hue=(-0.05, 0.05),
                 p=1.0,
+            ),
+            A.CoarseDropout(
+                num_holes_range=(1, 3),
+                hole_height_range=(0.1, 0.3),
+                hole_width_range=(0.1, 0.3),
+                p=0.5,
             ),
         ]
     )

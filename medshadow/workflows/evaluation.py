@@ -25,6 +25,13 @@ def embed_section(embedder: Embedder, table: CaseTable, section: str) -> Embedde
     return EmbeddedCases(encode_cases(embedder, cases, views=views), cases.frame)
 
 
+def centered_gallery(embedder: Embedder, table: CaseTable) -> EmbeddedCases:
+    """Encode the training section and center a newly trained embedder on its classes."""
+    gallery = embed_section(embedder, table, "training")
+    moved = embedder.center_on(gallery.embeddings, gallery.frame["label"].tolist())
+    return EmbeddedCases(moved, gallery.frame)
+
+
 def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> Diagnostics:
     """Diagnostics of an embedder: gallery the training section, queries the test section.
 

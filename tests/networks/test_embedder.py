@@ -1,6 +1,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -161,3 +162,23 @@ def test_without_timm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(OptionalDependencyError, match=r"medshadow\[timm\]"):
         backbone("timm/resnet18")
+
+
+def test_centered_on_the_mean_of_the_classes_means(embedder, tmp_path):
+    images, labels = torch.rand(5, 3, 64, 64), ["nv", "nv", "nv", "mel", "mel"]
+    with torch.no_grad():
+        before = embedder(images).double().numpy()
+    moved = embedder.center_on(before.astype(np.float32), labels)
+    shifted = before - (before[:3].mean(0) + before[3:].mean(0)) / 2
+    expected = shifted / np.sqrt((shifted**2).sum(1, keepdims=True))
+    np.testing.assert_allclose(moved, expected, atol=1e-4)
+    loaded = Embedder.load(embedder.save(tmp_path))
+    with torch.no_grad():
+        np.testing.assert_allclose(loaded(images).numpy(), moved, atol=1e-4)
+    with pytest.raises(ValueError, match="centered already"):
+        embedder.center_on(moved, labels)
+
+
+def test_centering_needs_a_label_for_each_embedding(embedder):
+    with pytest.raises(ValueError, match="2 embeddings and 1 labels"):
+        embedder.center_on(np.eye(16, dtype=np.float32)[:2], ["nv"])

@@ -71,7 +71,7 @@ def test_evaluation_repeats(photo):
     assert not any(isinstance(step, RandomizableTrait) for step in evaluate.transforms)
 
 
-@pytest.mark.parametrize(("train", "shape"), [(True, (3, 25, 25)), (False, (3, 20, 20))])
+@pytest.mark.parametrize(("train", "shape"), [(True, (3, 25, 38)), (False, (3, 20, 20))])
 def test_what_is_cached_is_a_small_uint8_image(photo, train, shape):
     compose = dermatology_transforms(20, train)
     first = compose.get_index_of_first(

@@ -23,7 +23,7 @@ def test_three_epochs_are_three_stages_in_the_tracked_curves(phantoms, small, tm
     classes = curve("curriculum/batch_size")[0] / 2
     assert curve("curriculum/stage") == [1, 2, 3]
     assert curve("curriculum/batch_size") == [2 * classes, 3 * classes, 4 * classes]
-    assert curve("curriculum/margin") == [0.3] * 3
+    assert curve("curriculum/margin") == [0.1] * 3
     assert len(curve("train/loss")) == 9
     assert len(curve("probe/hardest_loss")) == 3
     for name in ("spread", "spread_share", "effective_rank", "rank_share", "centroid_cosine",

@@ -1,0 +1,26 @@
+import os
+
+from mlflow import MlflowClient
+
+from medshadow.tracking import TrackedRun
+
+
+def test_two_runs_of_one_process_track_into_their_own_folders(tmp_path):
+    runs = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        with TrackedRun(tmp_path / name, "lesions") as run:
+            run.metrics({"loss": 0.5}, step=1)
+        runs.append(run)
+        assert "MLFLOW_TRACKING_URI" not in os.environ
+    for name, run in zip(("first", "second"), runs, strict=True):
+        assert run.uri == f"sqlite:///{tmp_path / name / 'mlflow.db'}"
+        assert MlflowClient(run.uri).get_run(run.run_id).data.metrics["loss"] == 0.5
+
+
+def test_a_server_chosen_by_the_user_stays_chosen(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'theirs.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with TrackedRun(tmp_path, "lesions") as run:
+        pass
+    assert run.uri == os.environ["MLFLOW_TRACKING_URI"] == uri
