@@ -317,7 +317,7 @@ def test_a_curriculum_begins_again_and_a_memory_is_emptied(make_trainer, probe):
     )
     held = []
     trainer.engine.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda _: held.append(len(trainer.loss))
+        Events.ITERATION_COMPLETED, lambda _: held.append(trainer.loss.remembered)
     )
     trainer.run()
     assert curve(trainer, "curriculum/stage") == [1, 1, 1]

@@ -163,7 +163,7 @@ def test_a_memory_is_emptied_when_the_stage_changes(make_trainer):
     trainer = make_trainer(MiningCurriculum(THREE), loss=CrossBatchMemory(ShadowLoss(), 1000))
     held = []
     trainer.engine.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda _: held.append(len(trainer.loss))
+        Events.ITERATION_COMPLETED, lambda _: held.append(trainer.loss.remembered)
     )
     trainer.run()
     first, second, third = ([n * size for n in range(1, count + 1)]

@@ -114,7 +114,8 @@ def train(make_embedder, colour_cases, tmp_path):
 
 
 def test_it_measures_each_epoch_in_evaluation_mode_and_changes_nothing(train, colour_cases):
-    probe = Probe(colour_cases, section="training", images_per_class=5)
+    # A wide margin: the colours are told apart within an epoch.
+    probe = Probe(colour_cases, section="training", images_per_class=5, margin=1.5)
     trainer, measured = train(probe, "probed")
     bare, _ = train(None, "bare")
     after, expected = (t.embedder.state_dict() for t in (trainer, bare))
@@ -125,7 +126,7 @@ def test_it_measures_each_epoch_in_evaluation_mode_and_changes_nothing(train, co
     with torch.inference_mode():
         embeddings = trainer.embedder.eval()(torch.as_tensor(images))
     labels = torch.from_numpy(probe.labels)
-    expected = ShadowLoss(0.2, mining="batch_hard")(embeddings, labels).item()
+    expected = ShadowLoss(1.5, mining="batch_hard")(embeddings, labels).item()
     assert len(measured) == 2
     assert measured[0] != measured[1]
     assert measured[1] == pytest.approx(expected, abs=1e-5)
