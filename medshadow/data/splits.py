@@ -27,13 +27,16 @@ def split_cases(
 ) -> CaseTable:
     """Give each case a section: groups stay whole, diagnoses keep their shares.
 
-    Class by class, the groups are shuffled, ordered from most images to fewest (ties stay
-    shuffled), and each goes to the section that holds the smallest part of what it should hold of
-    that class, in images; between equals, to the section with the largest fraction. So each section
-    gets a group of every class that has as many groups as there are sections, and its share of a
-    class ends within about one group of its fraction. A class of fewer groups fills the sections of
-    the largest fractions first, and a warning names it. A group that carries several labels counts
-    as its rarest one.
+    The test section is dealt first, against all the rest, so that it depends on ``seed`` and its
+    own fraction alone: settings may be chosen on any division of the rest, and the test section
+    stays untouched. Then the rest is dealt to training and validation.
+
+    Each time, class by class, the groups are shuffled, ordered from most images to fewest (ties
+    stay shuffled), and each goes to the side that holds the smallest part of what it should hold of
+    that class, in images; between equals, to the larger fraction. So each section gets a group of
+    every class that has as many groups as there are sections, and its share of a class ends within
+    about one group of its fraction. A class of fewer groups goes to training and test first, and a
+    warning names it. A group that carries several labels counts as its rarest one.
 
     (scikit-learn's ``StratifiedGroupKFold`` balances as well, but splits in equal folds only and
     promises no class a place in each.)
@@ -65,7 +68,7 @@ def split_cases(
     for label, rows in groups.groupby("label", sort=True):
         if len(rows) < len(shares):
             scarce.append(f"{label} ({len(rows)})")
-        section_of.update(_deal(rows["images"], shares, rng))
+        section_of.update(_deal_class(rows["images"], shares, rng))
     if scarce:
         _log.warning(
             "%s: too few groups to be in all %d sections: %s",
@@ -169,17 +172,34 @@ def _groups(table: CaseTable) -> pd.DataFrame:
     return pd.DataFrame({"label": labels, "images": by_group.size()})
 
 
-def _deal(
+def _deal_class(
     images: pd.Series, shares: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, str]:
-    """Deal the groups of one class (index: name, value: images), largest first, to the neediest."""
+    """Deal the groups of one class (index: name, value: images): the test section, then the rest."""
     shuffled = images.iloc[rng.permutation(len(images))]
     ordered = shuffled.sort_values(ascending=False, kind="stable")
+    rest = {name: share for name, share in shares.items() if name != "test"}
+    if not rest or "test" not in shares:
+        return _deal(ordered, shares)
+    # Two groups stay for training and validation, whether or not there is a validation section:
+    # the test section must not depend on it.
+    most = max(1, len(ordered) - 2)
+    sides = _deal(ordered, {"rest": 1 - shares["test"], "test": shares["test"]}, {"test": most})
+    left = [group for group in ordered.index if sides[str(group)] == "rest"]
+    return {**sides, **_deal(ordered[left], rest)}
+
+
+def _deal(
+    ordered: pd.Series, shares: Mapping[str, float], most: Mapping[str, int] | None = None
+) -> dict[str, str]:
+    """Deal groups, in the order given, to the neediest side; ``most`` limits a side's groups."""
     held = dict.fromkeys(sorted(shares, key=lambda name: -shares[name]), 0)
+    room = {name: (most or {}).get(name, len(ordered)) for name in shares}
     section_of = {}
     for group, count in ordered.items():
-        neediest = min(held, key=lambda name: held[name] / shares[name])
+        neediest = min((n for n in held if room[n]), key=lambda name: held[name] / shares[name])
         held[neediest] += int(count)
+        room[neediest] -= 1
         section_of[str(group)] = neediest
     return section_of
 

@@ -66,6 +66,16 @@ def test_the_split_is_independent_of_row_order(order, seed):
     )
 
 
+@settings(max_examples=60, deadline=None)
+@given(table=tables, seed=st.integers(0, 5), validation=st.floats(0, 0.75))
+def test_the_test_section_is_untouched_by_how_the_rest_is_divided(table, seed, validation):
+    usual = split_cases(table, seed=seed)
+    other = split_cases(table, (1 - 0.2 - validation, validation, 0.2), seed=seed)
+    assert set(usual.section("test").frame["case_id"]) == set(
+        other.section("test").frame["case_id"]
+    )
+
+
 def test_seeds_repeat_and_differ():
     once, again = split_cases(IMBALANCED, seed=1), split_cases(IMBALANCED, seed=1)
     assert once.digest == again.digest
