@@ -33,6 +33,12 @@ def ham10000_root() -> Path:
     return _real_data("ham10000")
 
 
+@pytest.fixture(scope="session")
+def odir5k_root() -> Path:
+    """The folder of the real ODIR-5K."""
+    return _real_data("odir5k")
+
+
 SMALL = {
     "train_size": 64,
     "embedder#preprocess#size": 64,
