@@ -1,3 +1,6 @@
+import hashlib
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -117,3 +120,115 @@ def test_the_digest_knows_content_not_order(frame):
         changed = frame.copy()
         changed.loc[3, column] = value
         assert CaseTable(changed).digest != table.digest
+
+
+@pytest.fixture
+def eyes():
+    """Two patients; the second one's "other" is drusen, the first one's a membrane."""
+    return pd.DataFrame(
+        {
+            "case_id": ["0_left", "0_right", "1_left"],
+            "image": ["0l.jpg", "0r.jpg", "1l.jpg"],
+            "group": ["0", "0", "1"],
+            "label": ["G", "O", "N"],
+            "labels": [{"G", "C"}, ["O"], frozenset({"N"})],
+            "findings": [{"G", "C"}, {"O: drusen"}, {"N"}],
+            "section": ["training", "training", "test"],
+            "eye": ["left", "right", ""],
+        }
+    )
+
+
+def test_findings_are_the_labels_unless_told(frame, eyes):
+    assert CaseTable(frame).frame["findings"].tolist() == [{"nv"}, {"nv"}, {"mel"}, {"bcc"}]
+    told = CaseTable(eyes).frame
+    assert told["findings"].tolist() == [{"G", "C"}, {"O: drusen"}, {"N"}]
+    assert told["labels"].tolist() == [{"G", "C"}, {"O"}, {"N"}]
+    assert all(isinstance(s, frozenset) for s in (*told["labels"], *told["findings"]))
+    untold = CaseTable(eyes.drop(columns="findings")).frame
+    assert untold["findings"].tolist() == untold["labels"].tolist()
+
+
+def test_a_single_label_table_is_not_multi_label(frame):
+    table = CaseTable(frame, vocabulary=("nv", "mel", "bcc", "df"))
+    assert not table.multi_label
+    assert table.finding_names == table.classes == ("nv", "mel", "bcc", "df")
+    assert table.section("test").finding_names == table.classes
+    assert not table.section("test").multi_label
+
+
+def test_other_findings_alone_make_a_table_multi_label(eyes):
+    table = CaseTable(eyes.iloc[1:])
+    assert table.multi_label
+    assert table.classes == ("N", "O")
+    assert table.finding_names == ("N", "O: drusen")
+
+
+def test_multi_hot_vectors_mean_the_same_in_every_section(eyes):
+    table = CaseTable(eyes, vocabulary=("N", "G", "C", "O"))
+    assert table.finding_names == ("N", "G", "C", "O: drusen")
+    items = {item["case_id"]: item for item in table.datalist()}
+    assert items["0_left"]["label"].tolist() == [0, 1, 1, 0]
+    assert items["0_left"]["label"].dtype == np.float32
+    assert items["0_right"]["label"].tolist() == [0, 0, 0, 1]
+    test = table.section("test")
+    assert test.multi_label
+    assert test.finding_names == table.finding_names
+    assert [item["label"].tolist() for item in test.datalist()] == [[1, 0, 0, 0]]
+
+
+def test_items_carry_the_eye(frame, eyes):
+    assert [item["laterality"] for item in CaseTable(eyes).datalist()] == ["left", "right", ""]
+    assert set(CaseTable(frame).datalist()[0]) == {"image", "label", "case_id"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.assign(labels=["G", "O", "N"]), r"'labels' holds 'G' in rows \[0, 1, 2\]"),
+        (
+            lambda f: f.assign(findings=[{"G"}, set(), {"N"}]),
+            r"'findings' holds set\(\) in rows \[1\]; expected sets of one or more names",
+        ),
+        (
+            lambda f: f.assign(findings=[{"G"}, {"O"}, float("nan")]),
+            r"'findings' holds nan in rows \[2\]",
+        ),
+        (lambda f: f.assign(labels=[{"G"}, {"O"}, {1}]), r"'labels' holds \{1\} in rows \[2\]"),
+        (
+            lambda f: f.assign(label=["G", "N", "N"]),
+            r"label is not one of labels in rows \[1\]: found \[\('N', \['O'\]\)\]",
+        ),
+        (
+            lambda f: f.assign(eye=["left", "OD", "OS"]),
+            r"eye must be one of \('left', 'right'\) or empty; found \['OD', 'OS'\]",
+        ),
+    ],
+)
+def test_wrong_sets_are_named(eyes, change, message):
+    with pytest.raises(DataError, match=message):
+        CaseTable(change(eyes))
+
+
+def test_sets_outside_the_vocabularies_are_refused(eyes):
+    with pytest.raises(DataError, match=r"labels \['C'\] in rows \[0\]; expected some of"):
+        CaseTable(eyes, vocabulary=("N", "G", "O"))
+    with pytest.raises(DataError, match=r"findings \['O: drusen'\] in rows \[1\]; expected some"):
+        CaseTable(eyes, finding_vocabulary=("N", "G", "C", "O"))
+
+
+def test_a_label_is_not_both_healthy_and_malignant(eyes):
+    assert CaseTable(eyes, healthy=frozenset({"N"})).section("test").healthy == {"N"}
+    with pytest.raises(DataError, match=r"labels \['N'\] are given as healthy and as malignant"):
+        CaseTable(eyes, malignant=frozenset({"N", "G"}), healthy=frozenset({"N"}))
+
+
+def test_findings_count_in_the_digest_where_they_say_more(frame, eyes):
+    rows = frame.sort_values("case_id")[["case_id", "group", "label", "section"]]
+    assert CaseTable(frame).digest == hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+    table = CaseTable(eyes)
+    assert CaseTable(eyes.iloc[::-1]).digest == table.digest
+    other = eyes.assign(findings=[{"G", "C"}, {"O: scar"}, {"N"}])
+    assert CaseTable(other).digest != table.digest
+    other = eyes.assign(labels=[{"G", "D"}, {"O"}, {"N"}])
+    assert CaseTable(other).digest != table.digest
