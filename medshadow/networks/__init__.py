@@ -6,7 +6,12 @@ from typing import Any
 
 from medshadow.lazy import load
 
-_FILE_OF = {"Backbone": "backbones", "backbone": "backbones", "Embedder": "embedder"}
+_FILE_OF = {
+    "Backbone": "backbones",
+    "Embedder": "embedder",
+    "Whitening": "whitening",
+    "backbone": "backbones",
+}
 
 __all__ = list(_FILE_OF)
 

@@ -17,10 +17,13 @@ from torch.nn import functional as F
 
 from medshadow.errors import ModelFolderError
 from medshadow.networks.backbones import Backbone, backbone
+from medshadow.networks.whitening import Whitening
 
 FORMAT = "medshadow-embedder/1"
 POOLINGS = ("average", "gem")
 QUERY_VIEWS = (1, 2, 4, 8)
+# What model.json calls the head.
+_HEADS = {nn.Identity: None, nn.Linear: "linear", Whitening: "whitening"}
 DEFAULT_PREPROCESS = {"preset": "dermatology", "size": 160}
 
 
@@ -74,9 +77,6 @@ class Embedder(nn.Module):
                 nn.Identity() if embedding_dim is None else nn.Linear(channels, embedding_dim)
             )
         self.embedding_dim = channels if embedding_dim is None else embedding_dim
-        self.register_buffer("center", torch.zeros(self.embedding_dim))
-
-    center: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1."""
@@ -85,37 +85,34 @@ class Embedder(nn.Module):
             pooled = feature_map.float().clamp_min(1e-6).pow(3).mean((2, 3)).pow(1 / 3)
         else:
             pooled = feature_map.mean((2, 3))
-        return F.normalize(F.normalize(self.head(pooled).float(), dim=1) - self.center, dim=1)
+        return F.normalize(self.head(pooled).float(), dim=1)
 
-    def center_on(self, embeddings: np.ndarray, labels: Sequence[object]) -> np.ndarray:
-        """Move the mean of the classes' means to the origin, for all embeddings to come.
+    def without_head(self) -> Embedder:
+        """The same network up to its pooled features: gives them as unit vectors, N x C."""
+        return Embedder(self.backbone, None, pooling=self.pooling, preprocess=self.preprocess)
 
-        Trained embeddings lie in a cone. Its axis is common to all of them, so it raises every
-        cosine and tells no class from another; known cases are mostly of the common classes, so
-        the axis is that of the classes' means and not of the cases.
+    def whiten_on(self, features: np.ndarray, labels: Sequence[object]) -> np.ndarray:
+        """Put a whitening, fitted to features of known cases, in the place of the trained head.
+
+        See :class:`~medshadow.networks.Whitening`. The embedding keeps its dimension.
 
         Args:
-            embeddings: N x D unit vectors of known cases, as this embedder gives them.
+            features: N x C unit vectors of known cases, as :meth:`without_head` gives them.
             labels: the class of each.
 
         Returns:
-            The same embeddings as the embedder gives them from now on, float32 N x D.
+            The embeddings of these cases from now on, float32 N x D unit vectors.
 
         Raises:
-            ValueError: there is no embedding, or not one label for each, or the embedder is
-                centered already.
+            ValueError: the embedder has no trained head, or see ``Whitening.fit``.
         """
-        classes = np.asarray(labels)
-        if self.center.any():
-            raise ValueError("this embedder is centered already")
-        if not len(embeddings) or len(embeddings) != len(classes):
-            raise ValueError(f"{len(embeddings)} embeddings and {len(classes)} labels to center on")
-        means = [embeddings[classes == c].mean(0) for c in np.unique(classes)]
-        shift = np.mean(means, axis=0, dtype=np.float64).astype(np.float32)
-        self.center.copy_(torch.from_numpy(shift))
-        moved = embeddings - shift
-        norms = np.linalg.norm(moved, axis=1, keepdims=True)
-        return (moved / np.maximum(norms, 1e-12)).astype(np.float32)
+        if not isinstance(self.head, nn.Linear):
+            raise ValueError("only a trained head can be replaced; this embedder has none")
+        whitening = Whitening.fit(features, labels, self.embedding_dim)
+        with torch.inference_mode():
+            moved = whitening(torch.from_numpy(np.asarray(features, dtype=np.float32)))
+        self.head = whitening.to(self.head.weight.device)
+        return F.normalize(moved, dim=1).numpy()
 
     @property
     def query_views(self) -> int:
@@ -156,13 +153,18 @@ class Embedder(nn.Module):
         folder = Path(folder)
         description = _read_description(folder / "model.json")
         try:
-            dim = description["embedding_dim"] if description["head"] else None
+            kind = description["head"]
+            if kind not in _HEADS.values():
+                raise ModelFolderError(f"{folder / 'model.json'}: unknown head {kind!r}")
+            dim = None if kind is None else description["embedding_dim"]
             embedder = cls(
                 backbone(description["backbone"], pretrained=False),
                 embedding_dim=dim,
                 pooling=description["pooling"],
                 preprocess=description["preprocess"],
             )
+            if kind == "whitening":
+                embedder.head = Whitening(embedder.backbone.channels, dim)
             embedder.load_state_dict(load_file(folder / "model.safetensors"))
         except FileNotFoundError as error:
             raise ModelFolderError(f"{folder}: model.safetensors is missing") from error
@@ -181,7 +183,7 @@ class Embedder(nn.Module):
         return {
             "backbone": self.backbone.name,
             "embedding_dim": self.embedding_dim,
-            "head": not isinstance(self.head, nn.Identity),
+            "head": _HEADS[type(self.head)],
             "pooling": self.pooling,
             "preprocess": self.preprocess,
         }

@@ -65,7 +65,7 @@ class Pipeline:
             metrics = self._baselines()
             tracked.watch(self.trainer)
             embedder = self.trainer.run(resume=self.output.resume)
-            gallery = ev.centered_gallery(embedder, self.table)
+            gallery = ev.whitened_gallery(embedder, self.table)
             embedder.save(self.output.model)
             diagnostics = self._diagnose(embedder, gallery)
             metrics |= ev.flat_metrics("test", diagnostics)

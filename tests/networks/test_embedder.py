@@ -164,21 +164,25 @@ def test_without_timm_the_extra_is_named(monkeypatch):
         backbone("timm/resnet18")
 
 
-def test_centered_on_the_mean_of_the_classes_means(embedder, tmp_path):
-    images, labels = torch.rand(5, 3, 64, 64), ["nv", "nv", "nv", "mel", "mel"]
+def test_whitened_embeddings_are_kept_by_the_model_folder(embedder, tmp_path):
+    images, labels = torch.rand(20, 3, 64, 64), ["nv", "mel"] * 10
     with torch.no_grad():
-        before = embedder(images).double().numpy()
-    moved = embedder.center_on(before.astype(np.float32), labels)
-    shifted = before - (before[:3].mean(0) + before[3:].mean(0)) / 2
-    expected = shifted / np.sqrt((shifted**2).sum(1, keepdims=True))
-    np.testing.assert_allclose(moved, expected, atol=1e-4)
+        features = embedder.without_head()(images).numpy()
+    dim, before = embedder.embedding_dim, embedder.digest
+    moved = embedder.whiten_on(features, labels)
+    assert moved.shape == (20, dim)
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+    assert embedder.digest != before
     loaded = Embedder.load(embedder.save(tmp_path))
     with torch.no_grad():
         np.testing.assert_allclose(loaded(images).numpy(), moved, atol=1e-4)
-    with pytest.raises(ValueError, match="centered already"):
-        embedder.center_on(moved, labels)
+    with pytest.raises(ValueError, match="only a trained head"):
+        embedder.whiten_on(features, labels)
 
 
-def test_centering_needs_a_label_for_each_embedding(embedder):
-    with pytest.raises(ValueError, match="2 embeddings and 1 labels"):
-        embedder.center_on(np.eye(16, dtype=np.float32)[:2], ["nv"])
+def test_an_unknown_head_is_refused(embedder, tmp_path):
+    embedder.save(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**description, "head": "magic"}))
+    with pytest.raises(ModelFolderError, match="magic"):
+        Embedder.load(tmp_path)
