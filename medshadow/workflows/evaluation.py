@@ -25,11 +25,11 @@ def embed_section(embedder: Embedder, table: CaseTable, section: str) -> Embedde
     return EmbeddedCases(encode_cases(embedder, cases, views=views), cases.frame)
 
 
-def centered_gallery(embedder: Embedder, table: CaseTable) -> EmbeddedCases:
-    """Encode the training section and center a newly trained embedder on its classes."""
-    gallery = embed_section(embedder, table, "training")
-    moved = embedder.center_on(gallery.embeddings, gallery.frame["label"].tolist())
-    return EmbeddedCases(moved, gallery.frame)
+def whitened_gallery(embedder: Embedder, table: CaseTable) -> EmbeddedCases:
+    """Encode the training section and whiten a newly trained embedder on it."""
+    features = embed_section(embedder.without_head(), table, "training")
+    whitened = embedder.whiten_on(features.embeddings, features.frame["label"].tolist())
+    return EmbeddedCases(whitened, features.frame)
 
 
 def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> Diagnostics:
