@@ -16,7 +16,7 @@ _FILE_OF = {
     "effective_rank": "geometry",
     "group_bootstrap": "uncertainty",
     "hubness": "geometry",
-    "majority_baseline": "report",
+    "majority_baseline": "baseline",
     "majority_vote": "votes",
     "map_at_r": "retrieval",
     "nearest_groups": "retrieval",
@@ -24,7 +24,7 @@ _FILE_OF = {
     "r_precision": "retrieval",
     "recall_at_k": "retrieval",
     "reciprocal_rank": "retrieval",
-    "score_rankings": "retrieval",
+    "score_rankings": "scoring",
     "silhouettes": "geometry",
     "uniformity": "geometry",
 }

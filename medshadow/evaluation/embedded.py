@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +21,16 @@ class EmbeddedCases:
         embeddings: N x D real numbers, N and D at least 1, all finite; kept as float32, read-only.
             They need not have unit length: every diagnostic compares directions.
         frame: N rows in the same order, with at least ``case_id`` (unique), ``group`` (lesion or
-            patient) and ``label`` (diagnosis); a case table's ``frame`` fits.
+            patient) and ``label`` (diagnosis); a case table's ``frame`` fits. Where a case carries
+            several labels, ``labels`` holds its set of them and ``label`` one of these. Where two
+            cases are alike for other reasons than a label in common, ``findings`` holds the set of
+            those reasons: cases are relevant to each other when their findings intersect. Without
+            the columns, ``labels`` is ``{label}`` and ``findings`` is ``labels``.
 
     Raises:
-        DataError: lengths differ, a column is missing or empty, a case id stands twice, or a
-            value is not finite; the message names the rows or the case ids.
+        DataError: lengths differ, a column is missing or empty, a case id stands twice, a set is no
+            set of names or lacks the case's label, or a value is not finite; the message names the
+            rows or the case ids.
 
     Example:
         >>> cases = EmbeddedCases(
@@ -32,6 +38,11 @@ class EmbeddedCases:
         ...                              "label": ["mel", "nv"]}))
         >>> len(cases), cases.labels.tolist()
         (2, ['mel', 'nv'])
+        >>> eyes = EmbeddedCases(
+        ...     np.eye(2), pd.DataFrame({"case_id": ["0_left", "0_right"], "group": ["0", "0"],
+        ...                              "label": ["G", "C"], "labels": [{"G", "C"}, {"C"}]}))
+        >>> eyes.multi_label, sorted(eyes.findings[0])
+        (True, ['C', 'G'])
     """
 
     embeddings: np.ndarray
@@ -72,8 +83,25 @@ class EmbeddedCases:
 
     @property
     def labels(self) -> np.ndarray:
-        """N labels (diagnoses), str in an object array."""
+        """N labels (diagnoses), one a case, str in an object array."""
         return self.frame["label"].to_numpy(dtype=object)
+
+    @property
+    def label_sets(self) -> np.ndarray:
+        """N sets of labels, frozensets in an object array."""
+        return self.frame["labels"].to_numpy(dtype=object)
+
+    @property
+    def findings(self) -> np.ndarray:
+        """N sets of findings, frozensets in an object array: alike is what shares one."""
+        return self.frame["findings"].to_numpy(dtype=object)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether any case's labels or findings are more than its one label."""
+        own = (frozenset({label}) for label in self.frame["label"])
+        rows = zip(own, self.frame["labels"], self.frame["findings"], strict=True)
+        return any(one != labels or one != findings for one, labels, findings in rows)
 
     @property
     def directions(self) -> np.ndarray:
@@ -98,4 +126,29 @@ def _validated_frame(frame: pd.DataFrame) -> pd.DataFrame:
     if twice.any():
         found = sorted(frame["case_id"][twice].unique())[:5]
         raise DataError(f"embedded cases: case_id must be unique; found more than once: {found}")
+    frame["labels"] = _sets(frame, "labels", [{label} for label in frame["label"]])
+    frame["findings"] = _sets(frame, "findings", frame["labels"])
+    rows = zip(frame["label"], frame["labels"], strict=True)
+    strange = [row for row, (label, labels) in enumerate(rows) if label not in labels]
+    if strange:
+        raise DataError(f"embedded cases: label is none of the case's labels in rows {strange[:5]}")
     return frame
+
+
+def _sets(frame: pd.DataFrame, column: str, default: Iterable[Collection[str]]) -> pd.Series:
+    values = list(frame[column] if column in frame.columns else default)
+    wrong = [row for row, names in enumerate(values) if not _is_set_of_names(names)]
+    if wrong:
+        raise DataError(
+            f"embedded cases: column {column!r} must hold sets of names, not empty; found "
+            f"{values[wrong[0]]!r} in row {wrong[0]}, and {len(wrong) - 1} more such rows"
+        )
+    return pd.Series([frozenset(names) for names in values], index=frame.index, dtype=object)
+
+
+def _is_set_of_names(value: object) -> bool:
+    return (
+        isinstance(value, set | frozenset)
+        and len(value) > 0
+        and all(isinstance(name, str) and name.strip() for name in value)
+    )

@@ -1,4 +1,4 @@
-"""The pictures of the diagnostics: t-SNE, confusion of the vote, contact sheet.
+"""The figures of the diagnostics: t-SNE and confusion of the vote.
 
 Matplotlib and scikit-learn load with this file, and only here. Figures are made without pyplot:
 nothing global is touched and no display is needed. Nothing is told by colour alone.
@@ -6,7 +6,7 @@ nothing global is touched and no display is needed. Nothing is told by colour al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from itertools import cycle, islice
 
 import numpy as np
@@ -14,18 +14,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from medshadow.evaluation.embedded import EmbeddedCases
-from medshadow.evaluation.retrieval import Neighbours
 
 # Okabe and Ito's colours, told apart with every common colour blindness.
 _COLOURS = ("#CC79A7", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#8C8C8C", "#000000", "#0072B2")
 _MALIGNANT_MARKERS = ("^", "v", "<", ">")
 _OTHER_MARKERS = ("o", "s", "D", "P", "X", "h")
-_SAME, _OTHER = "#0072B2", "#E69F00"
 _TSNE_POINTS = 1500
-_SHEET_ROWS, _SHEET_NEIGHBOURS = 10, 8
 
 
 def class_styles(
@@ -52,7 +49,8 @@ def tsne_figure(
 ) -> Figure:
     """Map of the cases in the plane by t-SNE on cosine distance; at most 1500 drawn points.
 
-    Distances between clusters and sizes of clusters mean nothing in such a map.
+    A case with several labels is drawn once, as the ``label`` that stands for it. Distances between
+    clusters and sizes of clusters mean nothing in such a map.
 
     Args:
         cases: the cases to map; more than 1500 are thinned by a seeded draw.
@@ -91,13 +89,16 @@ def tsne_figure(
     axes.set_aspect("equal", adjustable="datalim")
     chosen = "all" if points == len(cases) else f"{points} randomly drawn of"
     drawn = f"t-SNE of {chosen} {len(cases)} cases (seed {seed})"
-    _title(axes, "Embeddings of the queries", f"{drawn}; distances between clusters mean nothing")
+    note = f"{drawn}; distances between clusters mean nothing"
+    if cases.multi_label:
+        note += "\nof several labels, the one that stands for the case is shown"
+    _title(axes, "Embeddings of the queries", note)
     handles = [
         Line2D([], [], linestyle="", marker=styles[x][1], color=styles[x][0], markersize=7)
         for x in labels
         if x in counts
     ]
-    names = [f"{_marked(x, x in malignant)}  ({counts[x]})" for x in labels if x in counts]
+    names = [f"{marked(x, x in malignant)}  ({counts[x]})" for x in labels if x in counts]
     title = "triangle: malignant" if any(x in malignant for x in labels) else None
     figure.legend(
         handles, names, title=title, loc="outside right center", frameon=False, fontsize=10
@@ -118,12 +119,15 @@ def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
     ).fit_transform(x.astype(np.float32))
 
 
-def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozenset()) -> Figure:
+def confusion_figure(
+    counts: pd.DataFrame, malignant: Collection[str] = frozenset(), *, several: bool = False
+) -> Figure:
     """Confusion of the vote: shade and percentage by row, counts in the cells.
 
     Args:
         counts: queries by truth (rows) and vote (columns); rows without queries stay empty.
         malignant: labels marked with a triangle.
+        several: whether queries may carry several labels; the figure then says what a row holds.
     """
     cells = counts.to_numpy()
     totals = cells.sum(axis=1, keepdims=True)
@@ -142,7 +146,7 @@ def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozense
     for place in range(len(cells)):
         corner = (place - 0.5, place - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#555555", linewidth=1.2))
-    names = [_marked(str(label), label in malignant) for label in counts.index]
+    names = [marked(str(label), label in malignant) for label in counts.index]
     rows = [f"{name}  ({total})" for name, total in zip(names, totals[:, 0], strict=True)]
     long = max(len(name) for name in names) > 8
     axes.set_xticks(
@@ -154,112 +158,21 @@ def confusion_figure(counts: pd.DataFrame, malignant: Collection[str] = frozense
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     note = "cells: queries, and their share of the row"
-    _title(axes, "Confusion of the vote", f"▲ malignant; {note}" if malignant else note)
+    note = f"▲ malignant; {note}" if malignant else note
+    if several:
+        note += "\nof several labels, row: the one voted where carried, else the case's first"
+    _title(axes, "Confusion of the vote", note)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["0%", "50%", "100%"])
     bar.outline.set_visible(False)
     return figure
 
 
-def contact_sheet(
-    queries: EmbeddedCases,
-    gallery: EmbeddedCases,
-    neighbours: Neighbours,
-    image_of: Callable[[str], np.ndarray],
-    *,
-    malignant: Collection[str] = frozenset(),
-    seed: int = 0,
-) -> Figure:
-    """Some queries with their nearest cases, as a reader would be shown them.
-
-    One query of each diagnosis, drawn at random (seeded), for at most ten diagnoses: malignant
-    ones first, each kind in alphabetical order; with each its nearest cases, at most eight. Solid
-    frames are the query's diagnosis, dashed ones another; a triangle marks malignant.
-
-    Args:
-        queries: Q cases.
-        gallery: the cases found.
-        neighbours: Q x k, as from `nearest_groups`.
-        image_of: case id -> uint8 H x W x 3.
-        malignant: labels marked with a triangle.
-        seed: seed of the draw of queries.
-    """
-    rows = _one_of_each(queries, malignant, seed)[:_SHEET_ROWS]
-    columns = min(_SHEET_NEIGHBOURS, neighbours.index.shape[1])
-    pictures = [image_of(queries.case_ids[query]) for query in rows]
-    tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    size = (1.36 * (columns + 1) + 0.6, (1.3 * tallest + 0.36) * len(rows) + 1.1)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    # An empty narrow column sets the query apart from what was found.
-    ratios = [1, 0.12, *[1] * columns]
-    grid = figure.subplots(len(rows), columns + 2, squeeze=False, width_ratios=ratios)
-    for line, query, picture in zip(grid, rows, pictures, strict=True):
-        mine = queries.labels[query]
-        _picture(line[0], picture, _marked(_short(mine), mine in malignant), "#222222")
-        for axes in line[1:]:
-            axes.set_axis_off()
-        for column in np.flatnonzero(neighbours.index[query, :columns] >= 0):
-            row = neighbours.index[query, column]
-            label = gallery.labels[row]
-            name = _marked(_short(label), label in malignant)
-            text = f"{name}  {neighbours.similarity[query, column]:.2f}"
-            frame = (_SAME, "solid") if label == mine else (_OTHER, "dashed")
-            _picture(line[column + 2], image_of(gallery.case_ids[row]), text, *frame)
-    grid[0][0].set_title("query", fontsize=10, weight="bold")
-    for place in range(columns):
-        grid[0][place + 2].set_title(f"{place + 1}", fontsize=10)
-    figure.suptitle(
-        f"Nearest known cases of one query from each of {len(rows)} diagnoses, "
-        f"drawn at random (seed {seed})",
-        fontsize=12,
-    )
-    _sheet_legend(figure, any(x in malignant for x in {*queries.labels, *gallery.labels}))
-    return figure
-
-
-def _one_of_each(queries: EmbeddedCases, malignant: Collection[str], seed: int) -> list[int]:
-    """One row of each label, drawn at random; malignant labels first, then by the alphabet."""
-    rng = np.random.default_rng(seed)
-    labels = sorted(set(queries.labels), key=lambda label: (label not in malignant, label))
-    return [int(rng.choice(np.flatnonzero(queries.labels == label))) for label in labels]
-
-
-def _sheet_legend(figure: Figure, any_malignant: bool) -> None:
-    handles = [
-        Patch(facecolor="none", edgecolor=_SAME, linewidth=2.5, label="same diagnosis"),
-        Patch(
-            facecolor="none",
-            edgecolor=_OTHER,
-            linewidth=2.5,
-            linestyle="--",
-            label="another diagnosis",
-        ),
-    ]
-    if any_malignant:
-        handles.append(Patch(facecolor="none", edgecolor="none", label="▲ malignant"))
-    handles.append(Patch(facecolor="none", edgecolor="none", label="number: cosine similarity"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
-
-
-def _picture(
-    axes: Axes, image: np.ndarray, text: str, colour: str, linestyle: str = "solid"
-) -> None:
-    axes.set_axis_on()
-    axes.imshow(image)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(color=colour, linewidth=2.5, linestyle=linestyle)
-    axes.set_xlabel(text, fontsize=9, labelpad=3)
-
-
-def _marked(label: str, malignant: bool) -> str:
+def marked(label: str, malignant: bool) -> str:
+    """A label in words, with a triangle where it is malignant."""
     return f"{label} ▲" if malignant else label
 
 
-def _short(label: str) -> str:
-    """A long name cut to what fits under a picture."""
-    return label if len(label) <= 14 else f"{label[:13].rstrip()}…"
-
-
 def _title(axes: Axes, title: str, note: str) -> None:
-    axes.set_title(f"{title}\n", fontsize=12, loc="left", weight="bold")
+    axes.set_title(title + "\n" * (1 + note.count("\n")), fontsize=12, loc="left", weight="bold")
     axes.text(0, 1.015, note, transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")

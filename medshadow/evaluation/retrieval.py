@@ -1,13 +1,14 @@
 """Nearest known cases for each query, one a lesion or patient, and how good their order is.
 
 The metrics take rankings as ``relevant``: bool Q x M, one row a query, nearest neighbour first,
-True where the neighbour carries the query's label; a row that ends early is filled up with False.
-Each gives one value a query, so that means, class means and bootstrap intervals come after.
+True where the neighbour shares a finding with the query (where cases carry one label each: carries
+the query's label); a row that ends early is filled up with False. Each gives one value a query, so
+that means, class means and bootstrap intervals come after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,6 @@ __all__ = [
     "ranked_blocks",
     "recall_at_k",
     "reciprocal_rank",
-    "score_rankings",
 ]
 
 # Similarities held at one time: few enough to stay in a processor's cache.
@@ -168,7 +168,7 @@ def recall_at_k(relevant: np.ndarray, k: int) -> np.ndarray:
 
 
 def precision_at_k(relevant: np.ndarray, available: np.ndarray, k: int) -> np.ndarray:
-    """Share of the first k neighbours that carry the query's label.
+    """Share of the first k neighbours that are relevant.
 
     precision@k = relevant among the first k / min(k, available). A gallery with fewer than k other
     groups thus does not lower it; a class with fewer than k groups does, as in the textbooks.
@@ -194,7 +194,7 @@ def r_precision(relevant: np.ndarray) -> np.ndarray:
     """Share of relevant ones among the first R, R being the number of relevant neighbours.
 
     R-precision = relevant among the first R / R. The ranking must be complete: R is counted in it.
-    R = 0 (the gallery holds no other group of that label) gives 0.
+    R = 0 (no other group of the gallery is relevant) gives 0.
 
     Args:
         relevant: bool Q x M, complete rankings.
@@ -251,44 +251,6 @@ def reciprocal_rank(relevant: np.ndarray) -> np.ndarray:
         [0.5, 0.0]
     """
     return np.where(relevant.any(axis=1), 1.0 / (relevant.argmax(axis=1) + 1), 0.0)
-
-
-def score_rankings(
-    queries: EmbeddedCases, gallery: EmbeddedCases, *, recall_at: Sequence[int], precision_at: int
-) -> pd.DataFrame:
-    """Rank all gallery groups for each query (see `nearest_groups`) and score every ranking.
-
-    A neighbour is relevant if the shown image, the one of its group nearest to the query, carries
-    the query's label. Queries are worked through in blocks: memory does not grow with their number.
-
-    Args:
-        queries: Q cases.
-        gallery: N cases.
-        recall_at: each k for recall@k.
-        precision_at: the k for precision@k.
-
-    Returns:
-        Q rows in query order, float64 columns ``recall_at_<k>``, ``precision_at_<k>``,
-        ``r_precision``, ``map_at_r``, ``mrr``, and ``relevant``: R, the number of relevant
-        neighbours there are (0: the gallery holds no other group of that label).
-    """
-    # Comparing codes is far faster than comparing strings.
-    codes = pd.factorize(np.concatenate([queries.labels, gallery.labels]))[0]
-    asked, known = codes[: len(queries)], codes[len(queries) :]
-    blocks = []
-    for rows, index, _ in ranked_blocks(queries, gallery, None):
-        there = index >= 0
-        relevant = there & (known[index] == asked[rows, None])
-        scores = {f"recall_at_{k}": recall_at_k(relevant, k) for k in recall_at}
-        scores[f"precision_at_{precision_at}"] = precision_at_k(
-            relevant, there.sum(axis=1), precision_at
-        )
-        scores["r_precision"] = r_precision(relevant)
-        scores["map_at_r"] = map_at_r(relevant)
-        scores["mrr"] = reciprocal_rank(relevant)
-        scores["relevant"] = relevant.sum(axis=1).astype(np.float64)
-        blocks.append(pd.DataFrame(scores))
-    return pd.concat(blocks, ignore_index=True)
 
 
 def _checked(k: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from medshadow.evaluation.embedded import EmbeddedCases
+from medshadow.evaluation.labelsets import Sharing
 from medshadow.evaluation.retrieval import Neighbours
 
 
@@ -15,7 +16,8 @@ def confusion_table(truth: np.ndarray, said: np.ndarray, classes: Sequence[str])
     """Count queries by true label (rows) and vote (columns).
 
     Args:
-        truth: int Q, the place of each query's label in ``classes``.
+        truth: int Q, the place of each query's label in ``classes``; of several, the one that the
+            vote is held against.
         said: int Q, the place of the vote; -1 for a query without neighbours, which is not counted.
         classes: the labels, in the order of rows and columns.
 
@@ -36,10 +38,14 @@ def confusion_table(truth: np.ndarray, said: np.ndarray, classes: Sequence[str])
 def neighbour_table(
     gallery: EmbeddedCases, queries: EmbeddedCases, neighbours: Neighbours
 ) -> pd.DataFrame:
-    """One row a query and neighbour, nearest first; ``rank`` counts from 1."""
+    """One row a query and neighbour, nearest first; ``rank`` counts from 1.
+
+    Where cases carry several labels, ``query_labels`` and ``labels`` hold their sets in words (see
+    `set_in_words`), and ``hit`` says whether the two share a finding.
+    """
     query, rank = np.nonzero(neighbours.index >= 0)
     row = neighbours.index[query, rank]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "query": queries.case_ids[query],
             "query_label": queries.labels[query],
@@ -50,3 +56,22 @@ def neighbour_table(
             "similarity": neighbours.similarity[query, rank],
         }
     )
+    if queries.multi_label or gallery.multi_label:
+        for name, cases, rows in (("query_labels", queries, query), ("labels", gallery, row)):
+            words = [
+                set_in_words(*both) for both in zip(cases.labels, cases.label_sets, strict=True)
+            ]
+            table[name] = np.array(words, dtype=object)[rows]
+        everyone = np.arange(len(queries))
+        table["hit"] = Sharing(queries, gallery)(everyone, neighbours.index)[query, rank]
+    return table
+
+
+def set_in_words(label: str, labels: Collection[str]) -> str:
+    """A label set as text: the label that stands for it, then the others by the alphabet.
+
+    Example:
+        >>> set_in_words("H", {"D", "A", "H"})
+        'H + A + D'
+    """
+    return " + ".join([label, *sorted(set(labels) - {label})])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 
-def majority_vote(labels: Sequence[str]) -> str:
+def majority_vote(
+    labels: Sequence[str], label_sets: Sequence[Collection[str]] | None = None
+) -> str:
     """The label that most neighbours carry.
 
-    Every neighbour counts one. Among labels with equally many neighbours the one that appears
-    nearest wins.
+    Every neighbour counts one for each label it carries. Among labels with equally many neighbours
+    the one that appears nearest wins; of those that appear nearest together, in one neighbour, that
+    neighbour's own ``label``, then the alphabetically first.
 
     Args:
         labels: the neighbours' labels, nearest first; at least one.
+        label_sets: each neighbour's label set, its label among them; None where each carries its
+            label alone.
 
     Raises:
         ValueError: there is no neighbour.
@@ -22,15 +27,20 @@ def majority_vote(labels: Sequence[str]) -> str:
     Example:
         >>> majority_vote(["nv", "mel", "mel", "nv"])
         'nv'
+        >>> majority_vote(["C", "H", "N"], [{"C", "D"}, {"H", "D"}, {"N"}])
+        'D'
     """
     if len(labels) == 0:
         raise ValueError("a vote needs at least one neighbour; found none")
-    names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    return str(names[vote_codes(codes[None, :], len(names))[0]])
+    sets = [{label} for label in labels] if label_sets is None else label_sets
+    names = sorted(frozenset().union(*sets))
+    carried = np.array([[name in own for name in names] for own in sets])
+    codes = np.array([names.index(label) for label in labels])
+    return names[vote_of_carried(carried[None], codes[None])[0]]
 
 
 def vote_codes(codes: np.ndarray, classes: int) -> np.ndarray:
-    """`majority_vote` of many queries at once.
+    """`majority_vote` of many queries at once, each neighbour carrying one label.
 
     Args:
         codes: integers Q x k in [0, classes), nearest first; -1 where there is no neighbour.
@@ -39,11 +49,26 @@ def vote_codes(codes: np.ndarray, classes: int) -> np.ndarray:
     Returns:
         int64 Q: the winning class; -1 for a query without neighbours.
     """
-    chosen = codes[:, :, None] == np.arange(classes)
-    counts = chosen.sum(axis=1)
-    first = np.where(counts > 0, chosen.argmax(axis=1), codes.shape[1])
-    # Counts are whole numbers and the second term stays below one, so it only breaks ties.
-    score = counts - first / (codes.shape[1] + 1.0)
+    return vote_of_carried(codes[:, :, None] == np.arange(classes), codes)
+
+
+def vote_of_carried(carried: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """`majority_vote` of many queries at once.
+
+    Args:
+        carried: bool Q x k x L, which labels each neighbour carries, nearest first; all False where
+            there is no neighbour.
+        codes: integers Q x k in [0, L), the label that stands for each neighbour; -1 likewise.
+
+    Returns:
+        int64 Q: the winning label; -1 for a query without neighbours.
+    """
+    _, k, labels = carried.shape
+    counts = carried.sum(axis=1)
+    first = np.where(counts > 0, carried.argmax(axis=1), k)
+    stands = np.take_along_axis(codes, np.minimum(first, k - 1), axis=1) == np.arange(labels)
+    # One neighbour more outweighs every place, and one place nearer outweighs standing for it.
+    score = counts * (2 * k + 2) - 2 * first + stands
     return np.where(counts.sum(axis=1) > 0, score.argmax(axis=1), -1)
 
 
@@ -88,9 +113,29 @@ def class_means(
         >>> class_means(right, np.array([0, 0, 1]), 3, np.ones((1, 3))).tolist()
         [[0.5, 1.0, nan]]
     """
-    member = (codes[:, None] == np.arange(classes)).astype(np.float64)
-    total = weights @ (member * np.asarray(values, dtype=np.float64)[:, None])
-    count = weights @ member
+    return member_means(values, codes[:, None] == np.arange(classes), weights)
+
+
+def member_means(values: np.ndarray, member: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of a per-query value over each of L sets of queries, which may overlap.
+
+    Args:
+        values: float or bool, Q, or Q x L where a query's value differs from set to set.
+        member: bool Q x L: which queries each set holds.
+        weights: float B x Q, as for `class_means`.
+
+    Returns:
+        float64 B x L; nan where a resample holds no query of the set.
+
+    Example:
+        >>> member = np.array([[True, True], [True, False]])
+        >>> member_means(np.array([1.0, 0.0]), member, np.ones((1, 2))).tolist()
+        [[0.5, 1.0]]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    inside = member.astype(np.float64)
+    total = weights @ (inside * (values[:, None] if values.ndim == 1 else values))
+    count = weights @ inside
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 

@@ -35,6 +35,28 @@ def test_directions_have_unit_length_and_zero_stays_zero():
     np.testing.assert_allclose(cases.directions, [[0.6, 0.8], [0, 0]], atol=1e-7)
 
 
+def test_one_label_is_its_own_set_and_finding():
+    cases = EmbeddedCases(np.eye(2), frame(label=["nv", "mel"]))
+    assert cases.label_sets.tolist() == [{"nv"}, {"mel"}]
+    assert cases.findings.tolist() == [{"nv"}, {"mel"}]
+    assert not cases.multi_label
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "findings"),
+    [
+        ({"labels": [{"nv", "x"}, {"nv"}]}, [{"nv", "x"}, {"nv"}], [{"nv", "x"}, {"nv"}]),
+        ({"findings": [{"nv"}, {"nv: red"}]}, [{"nv"}, {"nv"}], [{"nv"}, {"nv: red"}]),
+    ],
+)
+def test_sets_are_kept_and_make_the_cases_multi_label(columns, labels, findings):
+    cases = EmbeddedCases(np.eye(2), frame(**columns))
+    assert cases.label_sets.tolist() == labels
+    assert cases.findings.tolist() == findings
+    assert cases.labels.tolist() == ["nv", "nv"]
+    assert cases.multi_label
+
+
 @pytest.mark.parametrize(
     ("embeddings", "rows", "message"),
     [
@@ -45,6 +67,10 @@ def test_directions_have_unit_length_and_zero_stays_zero():
         (np.eye(2), frame(2).drop(columns="group"), r"missing columns \['group'\]"),
         (np.eye(2), frame(2, label=["nv", None]), r"'label' is empty in rows \[1\]"),
         (np.eye(2), frame(2, case_id=["a", "a"]), r"more than once: \['a'\]"),
+        (np.eye(2), frame(2, labels=[{"nv"}, "nv"]), r"'labels' must hold sets.*'nv' in row 1"),
+        (np.eye(2), frame(2, findings=[set(), {"nv"}]), r"'findings' must hold.*in row 0, and 0"),
+        (np.eye(2), frame(2, labels=[{"nv"}, {"nv", 3}]), "'labels' must hold sets of names"),
+        (np.eye(2), frame(2, labels=[{"nv"}, {"mel"}]), r"none of the case's labels in rows \[1\]"),
     ],
 )
 def test_refuses(embeddings, rows, message):

@@ -17,11 +17,10 @@ from medshadow.evaluation import (
     EmbeddedCases,
     diagnose,
     effective_rank,
-    majority_baseline,
     nearest_groups,
     silhouettes,
 )
-from medshadow.evaluation.figures import class_styles, confusion_figure, contact_sheet, tsne_figure
+from medshadow.evaluation.figures import class_styles, confusion_figure, tsne_figure
 
 MALIGNANT = frozenset({"mel", "bcc"})
 
@@ -188,25 +187,6 @@ class TestTables:
             assert rows["similarity"].is_monotonic_decreasing
 
 
-class TestMajorityBaseline:
-    def test_is_what_a_gallery_with_one_diagnosis_scores(self):
-        queries = some_cases(30, 1, "q")
-        gallery = cases(np.eye(30)[:, :4] + 1, range(30), ["nv"] * 30, "g")
-        found = diagnose(gallery, queries, malignant=MALIGNANT, bootstrap=0).metrics
-        baseline = majority_baseline(gallery, queries, MALIGNANT)
-        assert {name: found[name] for name in baseline} == pytest.approx(baseline)
-        assert {"recall_at_1", "knn16_balanced_accuracy", "malignancy_auc_16"} <= set(baseline)
-
-    def test_counts_groups_not_images(self):
-        gallery = cases(np.eye(5), "aaabc", ["mel", "mel", "mel", "nv", "nv"], "g")
-        queries = cases(np.eye(5)[:1], "z", ["nv"], "q")
-        assert majority_baseline(gallery, queries)["recall_at_1"] == 1
-
-    def test_ties_go_to_the_alphabet(self):
-        gallery = cases(np.eye(2), "ab", ["nv", "mel"], "g")
-        assert majority_baseline(gallery, gallery)["knn16_sensitivity_mel"] == 1
-
-
 def image_of(case_id):
     return np.full((6, 8, 3), 200, dtype=np.uint8)
 
@@ -249,32 +229,16 @@ class TestFigures:
         shown = texts(confusion_figure(table, {"mel"}))
         assert {"3", "75%", "1", "25%", "mel ▲", "mel ▲  (4)", "nv  (0)"} <= set(shown)
 
-    def test_contact_sheet_tells_diagnoses_apart_without_colour(self):
-        gallery = cases(np.array([[1, 0], [1, 0.1], [0, 1.0]]), "abc", ["mel", "nv", "nv"], "g")
-        queries = cases(np.array([[1, 0.0]]), "z", ["mel"], "q")
-        asked = []
-
-        def remember(case_id):
-            asked.append(case_id)
-            return image_of(case_id)
-
-        neighbours = nearest_groups(queries, gallery, 5)
-        figure = contact_sheet(queries, gallery, neighbours, remember, malignant=MALIGNANT)
-        assert asked == ["q0", "g0", "g1", "g2"]
-        labelled = {a.get_xlabel(): a.spines["top"].get_linestyle() for a in figure.axes}
-        labelled.pop("")
-        assert labelled == {
-            "mel ▲": "solid",
-            "mel ▲  1.00": "solid",
-            "nv  1.00": "dashed",
-            "nv  0.00": "dashed",
-        }
-
-    def test_long_names_are_cut_under_pictures(self):
-        long = "age-related macular degeneration"
-        some = cases(np.eye(2), "ab", [long, long], "g")
-        figure = contact_sheet(some, some, nearest_groups(some, some, 1), image_of)
-        assert {"age-related m…", "age-related m…  0.00"} <= set(texts(figure))
+    def test_of_several_labels_the_figures_say_which_is_shown(self, eyes):
+        sets = [{"C", "D"}, {"D"}, {"N"}, {"C"}]
+        some = eyes(np.eye(4), "abcd", sets)
+        found = diagnose(some, some, malignant={"C"}, k=2, bootstrap=0, image_of=image_of)
+        figures = found.figures()
+        assert set(figures) == {"tsne", "confusion", "contact_sheet"}
+        map_words = " ".join(texts(figures["tsne"]))
+        assert "the one that stands for the case" in map_words
+        assert {"C ▲  (2)", "D  (1)", "N  (1)"} <= set(texts(figures["tsne"]))
+        assert "else the case's first" in " ".join(texts(figures["confusion"]))
 
     def test_styles_stay_apart(self):
         labels = [f"class{i:02}" for i in range(16)]

@@ -17,7 +17,6 @@ from medshadow.evaluation.retrieval import (
     r_precision,
     recall_at_k,
     reciprocal_rank,
-    score_rankings,
 )
 
 
@@ -190,42 +189,3 @@ class TestRankingMetrics:
     def test_k_below_one_is_refused(self):
         with pytest.raises(ValueError, match="k must be at least 1"):
             recall_at_k(np.ones((1, 1), dtype=bool), 0)
-
-
-class TestScoreRankings:
-    @settings(deadline=None, max_examples=60)
-    @given(archives(), st.integers(1, 7))
-    def test_matches_loops_over_the_whole_gallery(self, archive, k):
-        gallery, queries = archive
-        scores = score_rankings(queries, gallery, recall_at=(1, k), precision_at=k)
-        for i in range(len(queries)):
-            ranking = slow_ranking(queries.embeddings[i], queries.groups[i], gallery)
-            row = [bool(gallery.labels[j] == queries.labels[i]) for j, _ in ranking]
-            assert scores.loc[i].to_dict() == pytest.approx(
-                {
-                    "recall_at_1": slow_recall(row, 1),
-                    f"recall_at_{k}": slow_recall(row, k),
-                    f"precision_at_{k}": slow_precision(row, k),
-                    "r_precision": slow_r_precision(row),
-                    "map_at_r": slow_map_at_r(row),
-                    "mrr": slow_reciprocal_rank(row),
-                    "relevant": row.count(True),
-                }
-            )
-
-    def test_blocks_do_not_change_the_scores(self, monkeypatch):
-        rng = np.random.default_rng(3)
-        gallery = cases(
-            rng.normal(size=(30, 4)), rng.integers(0, 20, 30), rng.choice(list("ab"), 30)
-        )
-        queries = cases(rng.normal(size=(11, 4)), range(15, 26), rng.choice(list("ab"), 11))
-        whole = score_rankings(queries, gallery, recall_at=(1, 5), precision_at=5)
-        monkeypatch.setattr(retrieval, "_BLOCK_VALUES", 4 * 30)
-        parts = score_rankings(queries, gallery, recall_at=(1, 5), precision_at=5)
-        pd.testing.assert_frame_equal(whole, parts)
-
-    def test_the_query_s_own_lesion_is_no_hit(self):
-        gallery = cases([[1, 0], [0, 1]], ["mine", "other"], ["mel", "nv"])
-        query = cases([[1, 0]], ["mine"], ["mel"])
-        scores = score_rankings(query, gallery, recall_at=(1,), precision_at=1)
-        assert scores.loc[0, ["recall_at_1", "relevant", "map_at_r"]].tolist() == [0, 0, 0]

@@ -13,6 +13,7 @@ from medshadow.evaluation.votes import (
     class_means,
     majority_vote,
     mean_of_classes,
+    member_means,
     share_of,
     vote_codes,
 )
@@ -67,6 +68,21 @@ class TestMajorityVote:
     def test_a_tie_goes_to_the_nearest(self):
         assert majority_vote(["zz", "aa", "aa", "zz", "mm"]) == "zz"
 
+    @pytest.mark.parametrize(
+        ("neighbours", "vote"),
+        [
+            ([("C", "CD"), ("H", "DH"), ("N", "N")], "D"),
+            ([("N", "N"), ("D", "DG"), ("G", "DG")], "D"),
+            ([("G", "DG"), ("N", "N")], "G"),
+            ([("G", "ADG")], "G"),
+            ([("M", "M"), ("G", "ADG"), ("M", "ADM")], "M"),
+            ([("M", "M"), ("G", "ADG"), ("N", "ADN")], "A"),
+        ],
+    )
+    def test_each_neighbour_counts_for_every_label_it_carries(self, neighbours, vote):
+        labels, sets = zip(*neighbours, strict=True)
+        assert majority_vote(labels, [frozenset(own) for own in sets]) == vote
+
     def test_nobody_to_ask(self):
         with pytest.raises(ValueError, match="at least one neighbour"):
             majority_vote([])
@@ -91,6 +107,18 @@ class TestWeightedStatistics:
         values, codes, weights = queries
         expected = [slow_class_means(values, codes, 3, row) for row in weights]
         np.testing.assert_allclose(class_means(values, codes, 3, weights), expected, rtol=1e-12)
+
+    @given(weighted_queries(), st.integers(0, 2**16))
+    def test_member_means_match_a_loop(self, queries, seed):
+        _, _, weights = queries
+        rng = np.random.default_rng(seed)
+        member = rng.random((weights.shape[1], 4)) < 0.5
+        values = rng.random(member.shape)
+        found = member_means(values, member, weights)
+        for label in range(4):
+            mine = np.where(member[:, label], 0, 1)
+            expected = [slow_class_means(values[:, label], mine, 1, row)[0] for row in weights]
+            np.testing.assert_allclose(found[:, label], expected, rtol=1e-12)
 
     @given(weighted_queries())
     def test_auc_matches_a_loop_over_pairs(self, queries):
