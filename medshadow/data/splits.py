@@ -13,6 +13,13 @@ import numpy as np
 import pandas as pd
 
 from medshadow.data.cases import SECTIONS, CaseTable
+from medshadow.data.stratify import (
+    deal_classes,
+    deal_folds,
+    deal_label_sets,
+    groups_by_class,
+    images_by_label,
+)
 from medshadow.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -38,8 +45,15 @@ def split_cases(
     about one group of its fraction. A class of fewer groups goes to training and test first, and a
     warning names it. A group that carries several labels counts as its rarest one.
 
-    (scikit-learn's ``StratifiedGroupKFold`` balances as well, but splits in equal folds only and
-    promises no class a place in each.)
+    In a table of label sets (``multi_label``) a group counts for all labels of its images. The
+    label that fewest of the groups left carry is dealt first, with all groups that carry it, each
+    to the side that is neediest of that label, between equals of images altogether: iterative
+    stratification (Sechidis, Tsoumakas, Vlahavas, On the stratification of multi-label data, 2011)
+    by groups. Every label's share ends near the fraction; the test section leaves two groups of
+    every label to the rest, where there are three.
+
+    (scikit-learn's ``StratifiedGroupKFold`` balances as well, but splits in equal folds only, knows
+    no label sets, and promises no class a place in each.)
 
     Args:
         table: the cases; merge duplicated groups first (``audit`` and ``clean``).
@@ -61,28 +75,64 @@ def split_cases(
         ['training', 'training', 'test', 'training', 'training', 'test']
     """
     shares = _checked(fractions)
-    groups = _groups(table)
     rng = np.random.default_rng(seed)
-    section_of: dict[str, str] = {}
-    scarce = []
-    for label, rows in groups.groupby("label", sort=True):
-        if len(rows) < len(shares):
-            scarce.append(f"{label} ({len(rows)})")
-        section_of.update(_deal_class(rows["images"], shares, rng))
-    if scarce:
-        _log.warning(
-            "%s: too few groups to be in all %d sections: %s",
-            table.name,
-            len(shares),
-            ", ".join(scarce),
-        )
+    if table.multi_label:
+        carriers = (images_by_label(table) > 0).sum()
+        section_of = deal_label_sets(table, shares, rng)
+    else:
+        groups = groups_by_class(table)
+        carriers = groups["label"].value_counts().sort_index()
+        section_of = deal_classes(groups, shares, rng)
+    _warn_of_scarce(table, carriers, len(shares), "sections")
     empty = [name for name in shares if name not in section_of.values()]
     if empty:
         raise DataError(
-            f"{table.name}: no group left for {empty}: {len(groups)} groups of "
-            f"{groups['label'].nunique()} classes; expected {len(shares)} or more of one class"
+            f"{table.name}: no group left for {empty}: {len(section_of)} groups of "
+            f"{len(carriers)} classes; expected {len(shares)} or more of one class"
         )
     return table.with_sections(section_of)
+
+
+def fold_cases(
+    table: CaseTable, folds: int = 5, seed: int = 0, validation: float = 0.0
+) -> list[CaseTable]:
+    """Split a table k times for cross-validation: every case is in the test section once.
+
+    Groups stay whole, and every label keeps its share in each fold: folds are dealt as
+    :func:`split_cases` deals label sets, single labels being sets of one. The test sections depend
+    on ``seed`` and ``folds`` alone; then the rest of each is dealt to training and validation.
+
+    Args:
+        table: the cases; merge duplicated groups first (``audit`` and ``clean``).
+        folds: k, at least 2.
+        seed: of the order of groups; the order of rows does not count.
+        validation: share of the cases outside the test section that validates, in [0, 1).
+
+    Returns:
+        The k tables; each can be saved with :func:`save_split`.
+
+    Raises:
+        DataError: a number is out of its range, or there are fewer groups than folds (than folds
+            and one, with validation).
+
+    Example:
+        >>> cases = CaseTable(pd.DataFrame({
+        ...     "case_id": list("abcdef"), "image": "x.jpg", "group": list("112345"),
+        ...     "label": ["mel"] * 3 + ["nv"] * 3}))
+        >>> [fold.section("test").frame["case_id"].tolist() for fold in fold_cases(cases, 2)]
+        [['a', 'b', 'f'], ['c', 'd', 'e']]
+    """
+    if folds < 2:
+        raise DataError(f"folds must be at least 2; found {folds}")
+    if not 0 <= validation < 1:
+        raise DataError(f"validation must be a share from 0 to below 1; found {validation}")
+    carriers = (images_by_label(table) > 0).sum()
+    groups, needed = table.frame["group"].nunique(), folds + (validation > 0)
+    if groups < needed:
+        raise DataError(f"{table.name}: {groups} groups for {folds} folds; expected {needed}")
+    _warn_of_scarce(table, carriers, folds, "folds")
+    splits = deal_folds(table, folds, validation, np.random.default_rng(seed))
+    return [table.with_sections(section_of) for section_of in splits]
 
 
 def leakage(table: CaseTable) -> pd.DataFrame:
@@ -146,6 +196,16 @@ def load_split(table: CaseTable, path: str | os.PathLike[str]) -> CaseTable:
     return split
 
 
+def _warn_of_scarce(table: CaseTable, groups_of: pd.Series, needed: int, places: str) -> None:
+    scarce = groups_of[groups_of < needed]
+    if len(scarce):
+        _log.warning(
+            "%s: too few groups to be in all %d %s: %s",
+            *(table.name, needed, places),
+            ", ".join(f"{label} ({count})" for label, count in scarce.items()),
+        )
+
+
 def _checked(fractions: Mapping[str, float] | Sequence[float]) -> dict[str, float]:
     if not isinstance(fractions, Mapping):
         if len(fractions) != len(SECTIONS):
@@ -160,48 +220,6 @@ def _checked(fractions: Mapping[str, float] | Sequence[float]) -> dict[str, floa
     ):
         raise DataError(f"fractions: found {shares}; expected shares of 0 or more that sum to 1")
     return {name: share for name, share in shares.items() if share > 0}
-
-
-def _groups(table: CaseTable) -> pd.DataFrame:
-    """One row a group, ordered by name: its label (the rarest it carries) and count of images."""
-    counts = table.frame["label"].value_counts()
-    ranked = sorted(counts.index, key=lambda label: (counts[label], label))
-    rank = table.frame["label"].map({label: i for i, label in enumerate(ranked)})
-    by_group = rank.groupby(table.frame["group"], sort=True)
-    labels = by_group.min().map(dict(enumerate(ranked)))
-    return pd.DataFrame({"label": labels, "images": by_group.size()})
-
-
-def _deal_class(
-    images: pd.Series, shares: Mapping[str, float], rng: np.random.Generator
-) -> dict[str, str]:
-    """Deal the groups of one class (index: name, value: images): the test section, then the rest."""
-    shuffled = images.iloc[rng.permutation(len(images))]
-    ordered = shuffled.sort_values(ascending=False, kind="stable")
-    rest = {name: share for name, share in shares.items() if name != "test"}
-    if not rest or "test" not in shares:
-        return _deal(ordered, shares)
-    # Two groups stay for training and validation, whether or not there is a validation section:
-    # the test section must not depend on it.
-    most = max(1, len(ordered) - 2)
-    sides = _deal(ordered, {"rest": 1 - shares["test"], "test": shares["test"]}, {"test": most})
-    left = [group for group in ordered.index if sides[str(group)] == "rest"]
-    return {**sides, **_deal(ordered[left], rest)}
-
-
-def _deal(
-    ordered: pd.Series, shares: Mapping[str, float], most: Mapping[str, int] | None = None
-) -> dict[str, str]:
-    """Deal groups, in the order given, to the neediest side; ``most`` limits a side's groups."""
-    held = dict.fromkeys(sorted(shares, key=lambda name: -shares[name]), 0)
-    room = {name: (most or {}).get(name, len(ordered)) for name in shares}
-    section_of = {}
-    for group, count in ordered.items():
-        neediest = min((n for n in held if room[n]), key=lambda name: held[name] / shares[name])
-        held[neediest] += int(count)
-        room[neediest] -= 1
-        section_of[str(group)] = neediest
-    return section_of
 
 
 def _read_split(path: Path) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def test_fractions_by_name_may_leave_a_section_out():
 
 def test_a_group_of_several_labels_counts_as_its_rarest():
     table = make_table({"nv": [1] * 8 + [2], "mel": [1, 1]})
-    frame = table.frame.copy()
+    frame = table.frame[["case_id", "image", "group", "label"]]
     frame.loc[frame["case_id"] == "nv-8-1", "label"] = "mel"
     split = split_cases(CaseTable(frame))
     mel = set(split.frame.loc[split.frame["label"] == "mel", "section"])
