@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
+
 from medshadow.evaluation.embedded import EmbeddedCases
 from medshadow.evaluation.facts import RECALL_AT, labels_of
-from medshadow.evaluation.labelsets import multi_hot
+from medshadow.evaluation.labelsets import carrying, multi_hot
 
 
 def majority_baseline(
@@ -39,38 +41,38 @@ def majority_baseline(
         ``knn<k>_specificity_<label>``: the other way round.
 
     Example:
-        >>> import numpy as np, pandas as pd
+        >>> import pandas as pd
         >>> cases = EmbeddedCases(np.eye(3), pd.DataFrame(
         ...     {"case_id": list("abc"), "group": list("abc"), "label": ["nv", "nv", "mel"]}))
         >>> round(majority_baseline(cases, cases)["recall_at_1"], 3)
         0.667
     """
     label, labels, findings = _most_frequent(gallery)
-    # Labels that no query carries have no sensitivity, those that all carry no specificity.
     names = labels_of(gallery, queries)
     carried = multi_hot(queries.label_sets, names)
-    hit = multi_hot(queries.findings, sorted(findings)).any(axis=1)
+    hit = carrying(queries.findings, findings)
     values = {f"recall_at_{n}": float(hit.mean()) for n in sorted({*RECALL_AT, k})}
     values[f"precision_at_{k}"] = float(hit.mean())
     values[f"knn{k}_accuracy"] = float(carried[:, names.index(label)].mean())
-    ill = carried[:, [name not in healthy for name in names]].any(axis=1)
+    ill = carrying(queries.label_sets, set(names) - set(healthy))
     if healthy and ill.any():
         values["diseased_recall_at_1"] = float(hit[ill].mean())
-    present = [
-        name for name, any_query in zip(names, carried.any(axis=0), strict=True) if any_query
-    ]
+    # A label that no query carries has no sensitivity, one that all carry no specificity.
+    often = dict(zip(names, carried.mean(axis=0), strict=True))
+    present = [name for name in names if often[name] > 0]
     values |= {f"knn{k}_sensitivity_{name}": float(name in labels) for name in present}
     if gallery.multi_label or queries.multi_label:
-        exact = (carried == multi_hot([labels], names)).all(axis=1)
-        values["exact_set_at_1"] = float(exact.mean())
+        exact = [own == labels for own in queries.label_sets]
+        values["exact_set_at_1"] = float(np.mean(exact))
         values |= {f"recall_at_1_{name}": float(name in labels) for name in present}
-        for name, everywhere in zip(names, carried.all(axis=0), strict=True):
-            if not everywhere:
-                values[f"knn{k}_specificity_{name}"] = float(name not in labels)
+        values |= {
+            f"knn{k}_specificity_{name}": float(name not in labels)
+            for name in names
+            if often[name] < 1
+        }
     else:
         values[f"knn{k}_balanced_accuracy"] = float(label in present) / len(present)
-    positive = carried[:, [name in malignant for name in names]].any(axis=1)
-    if 0 < positive.sum() < len(positive):
+    if 0 < carrying(queries.label_sets, malignant).mean() < 1:
         values[f"malignancy_auc_{k}"] = 0.5
     return values
 

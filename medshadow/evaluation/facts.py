@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medshadow.evaluation.embedded import EmbeddedCases
-from medshadow.evaluation.labelsets import multi_hot
+from medshadow.evaluation.labelsets import carrying, multi_hot
 from medshadow.evaluation.retrieval import Neighbours, nearest_groups
 from medshadow.evaluation.scoring import score_by_label, score_rankings
 from medshadow.evaluation.votes import auc, mean_of_classes, member_means, share_of, vote_of_carried
@@ -106,15 +106,16 @@ def query_facts(
     found = known[index] & there[:, :, None]
     said = vote_of_carried(found, np.where(there, _codes(gallery, labels)[index], -1))
     right = (said >= 0) & carried[np.arange(len(queries)), said]
-    depths = {"recall_at": sorted({*RECALL_AT, k}), "precision_at": k}
+    recall_at = sorted({*RECALL_AT, k})
     several = gallery.multi_label or queries.multi_label
     if several:
-        scores, label_scores = score_by_label(queries, gallery, labels, **depths)
+        scores, label_scores = score_by_label(
+            queries, gallery, labels, recall_at=recall_at, precision_at=k
+        )
     else:
-        scores = score_rankings(queries, gallery, **depths)
+        scores = score_rankings(queries, gallery, recall_at=recall_at, precision_at=k)
         label_scores = {str(name): values.to_numpy() for name, values in scores.items()}
-    chosen = np.array([label in malignant for label in labels])
-    ill = np.array([label not in healthy for label in labels])
+    suspect = there & carrying(gallery.label_sets, malignant)[index]
     share = found.sum(axis=1) / np.maximum(available, 1)[:, None]
     return QueryFacts(
         k=k,
@@ -127,9 +128,9 @@ def query_facts(
         said=said,
         half=share >= 0.5 if several else None,
         exact=there[:, 0] & (found[:, 0] == carried).all(axis=1),
-        share_malignant=share_of(found[:, :, chosen].any(axis=2), available),
-        malignant=carried[:, chosen].any(axis=1),
-        diseased=carried[:, ill].any(axis=1) if healthy else None,
+        share_malignant=share_of(suspect, available),
+        malignant=carrying(queries.label_sets, malignant),
+        diseased=carrying(queries.label_sets, set(labels) - healthy) if healthy else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from medshadow.evaluation.embedded import EmbeddedCases
 
 
-def multi_hot(sets: Sequence[Iterable[str]], names: Sequence[str]) -> np.ndarray:
+def multi_hot(sets: Sequence[Collection[str]] | np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Bool N x L: which of L names each of N sets holds; a name of no column is passed by.
 
     Example:
@@ -23,6 +23,17 @@ def multi_hot(sets: Sequence[Iterable[str]], names: Sequence[str]) -> np.ndarray
     if held:
         ones[tuple(np.array(held).T)] = True
     return ones
+
+
+def carrying(sets: Sequence[Collection[str]] | np.ndarray, wanted: Collection[str]) -> np.ndarray:
+    """Bool N: which of N sets hold any of some names.
+
+    Example:
+        >>> carrying([{"D", "G"}, {"N"}], {"G", "A"}).tolist()
+        [True, False]
+    """
+    held: np.ndarray = multi_hot(sets, sorted(wanted)).sum(axis=1) > 0
+    return held
 
 
 class Sharing:

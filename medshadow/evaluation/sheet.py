@@ -99,10 +99,9 @@ def _one_of_each(queries: EmbeddedCases, malignant: Collection[str], seed: int) 
 def _sheet_legend(figure: Figure, any_malignant: bool, several: bool) -> None:
     hit = "shares a finding" if several else "same diagnosis"
     miss = "shares no finding" if several else "another diagnosis"
-    frame = {"facecolor": "none", "linewidth": 2.5}
     handles = [
-        Patch(edgecolor=_HIT, label=hit, **frame),
-        Patch(edgecolor=_MISS, linestyle="--", label=miss, **frame),
+        Patch(facecolor="none", edgecolor=_HIT, linewidth=2.5, label=hit),
+        Patch(facecolor="none", edgecolor=_MISS, linewidth=2.5, linestyle="--", label=miss),
     ]
     if any_malignant:
         handles.append(Patch(facecolor="none", edgecolor="none", label="▲ malignant"))
