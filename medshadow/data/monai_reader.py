@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ class ClinicalImageReader(ImageReader):
 
     Args:
         frame: which frame of files that hold several.
+        burned_in: "refuse" or "allow" DICOM files with text burned in, see ``read_image``.
 
     Raises:
         ImageReadError: from ``get_data``, see ``read_image``. Nothing is decoded in ``read``: MONAI
@@ -41,13 +41,14 @@ class ClinicalImageReader(ImageReader):
         ((2, 4, 3), -1)
     """
 
-    def __init__(self, frame: int | None = None) -> None:
+    def __init__(self, frame: int | None = None, burned_in: str | None = None) -> None:
         super().__init__()
         self.frame = frame
+        self.burned_in = burned_in
 
     def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
-        """Whether every name ends like a raster image file."""
-        return all(Path(name).suffix.lower() in SUFFIXES for name in ensure_tuple(filename))
+        """Whether every name ends like an image file; DICOM files often have no such end."""
+        return all(str(name).lower().endswith(SUFFIXES) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> Any:
         """The paths themselves; ``get_data`` decodes."""
@@ -56,7 +57,7 @@ class ClinicalImageReader(ImageReader):
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Decode: uint8 of height x width x 3 (3 more for each further file), and metadata."""
         paths = ensure_tuple(img)
-        images = [read_image(path, self.frame) for path in paths]
+        images = [read_image(path, self.frame, burned_in=self.burned_in) for path in paths]
         for path, image in zip(paths, images, strict=True):
             if image.shape != images[0].shape:
                 raise ImageReadError(

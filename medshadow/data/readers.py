@@ -1,51 +1,83 @@
 """Read image files: whatever the format, RGB uint8 of height x width x 3, or an error saying why.
 
-``ClinicalImageReader`` (the same for MONAI's ``LoadImaged``) is reached from here too; MONAI, which
-takes seconds to import, loads only when it is asked for.
+``ClinicalImageReader`` (the same for MONAI's ``LoadImaged``) is reached from here too; MONAI,
+pydicom and nibabel load only when they are needed.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from medshadow.data.image_files import (
+    FORMATS,
+    HEAD,
+    check_file,
+    check_frame,
+    check_size,
+    is_dicom,
+    is_nifti,
+    too_large,
+)
 from medshadow.errors import ImageReadError
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-MAX_PIXELS = 2**26
-"""Largest image that is decoded, in pixels: 8192 x 8192, 192 MiB as RGB."""
-MAX_BYTES = 2**30
-"""Largest file that is opened, in bytes: 1 GiB."""
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom", ".nii", ".nii.gz",
+)  # fmt: skip
+"""How files of these formats are usually called; what they hold decides."""
+BURNED_IN = "MEDSHADOW_BURNED_IN"
+"""Environment variable: what becomes of DICOM files with text burned in, where no call says."""
 
+_RASTER = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_image(path: str | os.PathLike[str], frame: int | None = None) -> npt.NDArray[np.uint8]:
-    """Read one raster image (JPEG, PNG, TIFF, BMP, WebP) as RGB.
+def read_image(
+    path: str | os.PathLike[str], frame: int | None = None, *, burned_in: str | None = None
+) -> npt.NDArray[np.uint8]:
+    """Read one image (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI) as RGB.
 
-    What the file holds decides the format, not its name. The EXIF orientation is applied (EXIF too
-    damaged to tell counts as upright); palettes, grey and CMYK become RGB; 16-bit samples keep
-    their upper 8 bits (65535 is white); transparent pixels are laid over white, as a page shows
-    them. Colour profiles are not applied.
+    What the file holds decides the format, not its name. Color profiles are not applied.
+
+    **Raster images.** The EXIF orientation is applied (EXIF too damaged to tell counts as upright);
+    palettes, grey and CMYK become RGB; 16-bit samples keep their upper 8 bits (65535 is white);
+    transparent pixels are laid over white, as a page shows them.
+
+    **DICOM.** Every photometric interpretation of PS3.3 C.7.6.3.1.2 that is not retired. Grey goes
+    through modality and VOI LUT or window (the first; in enhanced files the frame's own), and
+    without them the range of the stored bits becomes 0 to 255; a window of a width that the
+    standard does not allow counts as none; padding is black. Deeper samples keep their upper 8
+    bits. 12-bit JPEG needs a decoder that cannot come with MedShadow, lossless JPEG the extra
+    ``gdcm``.
+
+    **NIfTI.** The first axis runs along the columns, the second along the rows, as stored: the
+    affine turns nothing. A last axis of 3 holds the colors, another one is the index of the slice;
+    axes of one are skipped. Unscaled uint8 stays as it is; all else is mapped from the header's
+    ``cal_min`` and ``cal_max`` if they are a range, or from the lowest and highest value of the
+    picture, to 0 to 255. RGBA is laid over white.
 
     Args:
         path: the image file.
-        frame: which frame of a file that holds several, from 0; may be left out when the file holds
-            one. The first picture of a camera's multi-picture JPEG counts as its only one.
+        frame: which frame or slice of a file that holds several, from 0; may be left out when the
+            file holds one. The first picture of a camera's multi-picture JPEG counts as its only
+            one.
+        burned_in: DICOM files whose BurnedInAnnotation is YES, which may show a name: "refuse" or
+            "allow". Unless given, the environment variable MEDSHADOW_BURNED_IN says, and without
+            it they are refused.
 
     Returns:
         uint8 array of height x width x 3, range 0 to 255, writable.
 
     Raises:
         ImageReadError: the file is missing, empty, truncated, damaged, of another format, above
-            ``MAX_BYTES`` or ``MAX_PIXELS`` (refused before decoding), or holds several frames and
-            none was named. The message begins with the path.
+            ``MAX_BYTES``, ``MAX_PIXELS`` or ``MAX_SIDE`` (refused before decoding), holds several
+            frames and none was named, needs a decoder that is not installed, or has text burned in.
+            The message begins with the path; of a DICOM or NIfTI file it quotes no text.
+        ValueError: ``burned_in`` is neither of its values.
 
     Example:
         >>> import tempfile
@@ -56,70 +88,65 @@ def read_image(path: str | os.PathLike[str], frame: int | None = None) -> npt.ND
         >>> pixels.shape, pixels[0, 0].tolist()
         ((2, 4, 3), [200, 200, 200])
     """
-    _check_file(path)
+    check_file(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(image, path)
+        file = open(path, "rb")  # noqa: PTH123, SIM115 - a Path object costs more than the call
+    except OSError as error:
+        raise ImageReadError(f"{path}: cannot be opened ({error.strerror})") from error
+    with file:
+        head = file.read(HEAD)
+        file.seek(0)
+        if is_dicom(head):
+            from medshadow.data.dicom import read_dicom
+
+            return read_dicom(file, path, frame, _burned_in(burned_in))
+        if is_nifti(head):
+            from medshadow.data.nifti import read_nifti
+
+            return read_nifti(file, path, frame)
+        return _read_raster(file, head, path, frame)
+
+
+def _burned_in(given: str | None) -> str:
+    chosen = given if given is not None else os.environ.get(BURNED_IN, "refuse")
+    if chosen not in ("refuse", "allow"):
+        raise ValueError(f'burned_in (or {BURNED_IN}) is {chosen!r}; expected "refuse" or "allow"')
+    return chosen
+
+
+def _read_raster(
+    file: BinaryIO, head: bytes, path: object, frame: int | None
+) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(file, formats=_RASTER) as image:
+            check_size(path, *image.size)
             _choose_frame(image, frame, path)
             _turn_upright(image)
             return _rgb(image, path)
     except ImageReadError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageReadError(
-            f"{path}: image too large ({error}); expected at most {MAX_PIXELS} pixels"
-        ) from error
+        raise too_large(path, error) from error
     except Image.UnidentifiedImageError as error:
         raise ImageReadError(
-            f"{path}: not an image of a known format (it begins with {_first_bytes(path)!r}); "
-            f"expected one of {', '.join(FORMATS)}"
+            f"{path}: not an image of a known format (it begins with {head[:8]!r}); "
+            f"expected {FORMATS}"
         ) from error
     # Pillow's decoders raise whatever the damaged bytes lead them into: OSError, SyntaxError,
     # struct.error, ValueError, IndexError and more. All mean the same to the caller.
     except Exception as error:
         raise ImageReadError(
-            f"{path}: damaged or truncated image "
-            f"({type(error).__name__}: {_without(error, path)}); "
-            f"expected a whole {', '.join(FORMATS)} file"
+            f"{path}: damaged or truncated image ({type(error).__name__}: {error}); "
+            f"expected a whole {', '.join(_RASTER)} file"
         ) from error
-
-
-def _check_file(path: str | os.PathLike[str]) -> None:
-    expected = f"expected an image file ({', '.join(FORMATS)})"
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a Path object costs more than the call
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageReadError(f"{path}: cannot be opened ({reason}); {expected}") from error
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise ImageReadError(f"{path}: not a file; {expected}")
-    if status.st_size == 0:
-        raise ImageReadError(f"{path}: empty file (0 bytes); {expected}")
-    if status.st_size > MAX_BYTES:
-        raise ImageReadError(
-            f"{path}: file of {status.st_size} bytes; expected at most {MAX_BYTES} bytes"
-        )
-
-
-def _check_size(image: Image.Image, path: object) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageReadError(
-            f"{path}: image too large ({width} x {height} pixels); "
-            f"expected at most {MAX_PIXELS} pixels"
-        )
 
 
 def _choose_frame(image: Image.Image, frame: int | None, path: object) -> None:
     # MPO: a photograph followed by its preview or depth map, not a series.
     count = 1 if image.format in ("JPEG", "MPO", "BMP") else getattr(image, "n_frames", 1)
-    if frame is None and count > 1:
-        raise ImageReadError(f"{path}: holds {count} frames; expected one, or a frame number")
-    if frame is not None and not 0 <= frame < count:
-        raise ImageReadError(f"{path}: no frame {frame}; expected 0 to {count - 1}")
-    if frame:
-        image.seek(frame)
-        _check_size(image, path)
+    if check_frame(path, count, frame):
+        image.seek(frame or 0)
+        check_size(path, *image.size)
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -145,15 +172,6 @@ def _rgb(image: Image.Image, path: object) -> npt.NDArray[np.uint8]:
         page = Image.new("RGBA", layer.size, "white")
         return np.array(Image.alpha_composite(page, layer).convert("RGB"))
     return np.array(image.convert("RGB"))
-
-
-def _first_bytes(path: str | os.PathLike[str]) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(8)
-
-
-def _without(error: Exception, path: object) -> str:
-    return str(error).replace(str(path), "the file")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,85 @@
+"""What kind of image a file holds, by its first bytes, and how large one may be."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from medshadow.errors import ImageReadError
+
+MAX_BYTES = 2**30
+"""Largest file that is opened, in bytes: 1 GiB."""
+MAX_PIXELS = 2**26
+"""Largest image that is decoded, in pixels: 8192 x 8192, 192 MiB as RGB."""
+MAX_SIDE = 2**15 - 2
+"""Longest side that is decoded, in pixels: OpenCV's warps take no longer one."""
+MAX_FRAME_BYTES = 2**29
+"""Largest picture as stored, in bytes: 8192 x 8192 pixels of 3 x 16 bits, and some."""
+HEAD = 352
+"""How many bytes of a file ``is_dicom`` and ``is_nifti`` look at."""
+FORMATS = "JPEG, PNG, TIFF, BMP, WEBP, DICOM or NIfTI"
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise ``ImageReadError`` unless there is a file, not empty and not too large to open."""
+    expected = f"expected an image file ({FORMATS})"
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path object costs more than the call
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageReadError(f"{path}: cannot be opened ({reason}); {expected}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageReadError(f"{path}: not a file; {expected}")
+    if status.st_size == 0:
+        raise ImageReadError(f"{path}: empty file (0 bytes); {expected}")
+    if status.st_size > MAX_BYTES:
+        raise ImageReadError(
+            f"{path}: file of {status.st_size} bytes; expected at most {MAX_BYTES} bytes"
+        )
+
+
+def check_size(path: object, width: int, height: int) -> None:
+    """Raise ``ImageReadError`` for an image without pixels, or with too many to decode."""
+    if width < 1 or height < 1:
+        raise ImageReadError(f"{path}: {width} x {height} pixels; expected at least one")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise too_large(path, f"{width} x {height} pixels")
+
+
+def too_large(path: object, found: object) -> ImageReadError:
+    """The error for an image that is not decoded because of its size."""
+    return ImageReadError(
+        f"{path}: image too large ({found}); expected at most {MAX_PIXELS} pixels, "
+        f"{MAX_SIDE} on a side and {MAX_FRAME_BYTES} bytes"
+    )
+
+
+def check_frame(path: object, count: int, frame: int | None) -> int:
+    """The index of the frame to read; an ``ImageReadError`` where it is missing or wanting."""
+    if frame is None and count > 1:
+        raise ImageReadError(f"{path}: holds {count} frames; expected one, or a frame number")
+    if frame is not None and not 0 <= frame < count:
+        raise ImageReadError(f"{path}: no frame {frame}; expected 0 to {count - 1}")
+    return frame or 0
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is DICOM.
+
+    Files without the preamble are recognised by their first element, of group 2 or 8.
+    """
+    if head[128:132] == b"DICM":
+        return True
+    known_vr = head[4:6].isalpha() and head[4:6].isupper()
+    if head[:2] in (b"\x02\x00", b"\x00\x08"):
+        return known_vr
+    short = head[6:8] == b"\0\0" and head[4:6] != b"\0\0"  # implicit VR: a length, not nothing
+    return head[:2] == b"\x08\x00" and (known_vr or short)
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is NIfTI-1 or NIfTI-2, or may be its gzip."""
+    magic = (head[344:348], head[4:8])
+    return head[:2] == b"\x1f\x8b" or any(
+        found in magic for found in (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+    )
