@@ -21,6 +21,12 @@ class PKSampler(Sampler[list[Draw]]):
     Classes: a batch holds P different ones, those served least so far in the epoch, ties at random,
     so at any moment no class has been served more than once oftener than another.
 
+    Label sets: an image is filed under the rarest of its labels, by count of images, ties by name.
+    A label under which fewer than two images are filed is a class too: of all images that carry it,
+    filed elsewhere or not, so that every label is served; such an image may come twice in a batch,
+    once for each. A label of a single image makes no pair: where that image has other labels, the
+    label is left out, and a warning names it.
+
     Images of a class: different groups (lesions) first, then further images of groups already in
     the batch, and an image twice only when the class has fewer than K images; then every one of its
     images is in the batch, as evenly as K allows (logged when K is set). Over an epoch the groups
@@ -40,10 +46,10 @@ class PKSampler(Sampler[list[Draw]]):
     ``world_size``.
 
     Args:
-        labels: class of each image.
+        labels: class of each image, or its label set (a frozenset of names).
         groups: what the image shows: its lesion, patient or eye. Images of one class and one group
             count as one lesion; a group with images in two classes counts once in each.
-        classes_per_batch: P, from 2 to the number of classes.
+        classes_per_batch: P, from 2 to the number of classes, or None for all classes.
         images_per_class: K, at least 2.
         batches_per_epoch: batches in an epoch, at least 1.
         seed: seed of the run, >= 0.
@@ -53,7 +59,8 @@ class PKSampler(Sampler[list[Draw]]):
 
     Raises:
         ValueError: a number is out of its range, or ``labels`` and ``groups`` differ in length.
-        DataError: a class has a single image and so no positive pair; the message names it.
+        DataError: a class has a single image and so no positive pair, or a label set is empty; the
+            message names the class or the image.
 
     Example:
         >>> labels = ["mel"] * 4 + ["nv"] * 6
@@ -63,13 +70,18 @@ class PKSampler(Sampler[list[Draw]]):
         2
         >>> sorted(labels[draw] for draw in next(iter(sampler)))
         ['mel', 'mel', 'mel', 'nv', 'nv', 'nv']
+        >>> eyes = [frozenset(letters) for letters in ("D", "D", "D", "DH", "DH", "N", "N")]
+        >>> sampler = PKSampler(eyes, range(7), None, images_per_class=2)
+        >>> batch = next(iter(sampler))
+        >>> len(batch), sum("H" in eyes[draw] for draw in batch)
+        (6, 2)
     """
 
     def __init__(
         self,
         labels: Sequence[Hashable],
         groups: Sequence[Hashable],
-        classes_per_batch: int,
+        classes_per_batch: int | None,
         images_per_class: int,
         *,
         batches_per_epoch: int | None = None,
@@ -86,7 +98,7 @@ class PKSampler(Sampler[list[Draw]]):
         self.world_size = world_size
         self._warned_of = 0
         self._classes = {
-            label: _ClassImages(rows, groups) for label, rows in _rows_by_value(labels).items()
+            label: _ClassImages(rows, groups) for label, rows in _rows_by_class(labels).items()
         }
         single = sorted(str(label) for label, c in self._classes.items() if c.count == 1)
         if single:
@@ -231,6 +243,29 @@ class _Turns:
 def _least(served: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of the ``count`` smallest numbers of ``served``, ties at random."""
     return np.argsort(served + rng.random(len(served)))[:count]
+
+
+def _rows_by_class(labels: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """The images of each class; a label set is filed under its rarest label."""
+    sets = [label if isinstance(label, frozenset) else frozenset({label}) for label in labels]
+    if not all(sets):
+        raise DataError(f"image {sets.index(frozenset())} has an empty label set")
+    carriers: dict[Hashable, list[int]] = {}
+    for row, names in enumerate(sets):
+        for name in names:
+            carriers.setdefault(name, []).append(row)
+    ranked = sorted(carriers, key=lambda name: (len(carriers[name]), str(name)))
+    rank = {name: place for place, name in enumerate(ranked)}
+    lone = {n for n in ranked if len(carriers[n]) == 1 and len(sets[carriers[n][0]]) > 1}
+    if lone:
+        logger.warning(
+            "labels of a single image make no pair and are left out: %s", sorted(lone, key=str)
+        )
+    rows = _rows_by_value([min(names - lone or names, key=rank.__getitem__) for names in sets])
+    for name in ranked:
+        if name not in lone and len(rows.get(name, ())) < 2:
+            rows[name] = carriers[name]
+    return rows
 
 
 def _rows_by_value(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:

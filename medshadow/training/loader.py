@@ -28,6 +28,9 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Batches of P classes x K images from the training section, every draw fixed by the seed.
 
+    A table of label sets is sampled by its ``labels``, each image under its rarest one (see
+    :class:`~medshadow.data.PKSampler`); what a loss is given are the ``findings``.
+
     Where a process group of ``torch.distributed`` exists, a rank's loader gives its share of each
     joint batch: P*K / ranks images, of every class; the joint batch is the same for any number of
     ranks.
@@ -45,8 +48,9 @@ def training_loader(
         progress: whether to show a bar while images are decoded.
 
     Returns:
-        A loader of dictionaries ``image`` (P*K x 3 x S x S), ``label`` (P*K), ``case_id`` (list);
-        P*K / ranks of them where there are several ranks.
+        A loader of dictionaries ``image`` (P*K x 3 x S x S), ``label`` (P*K integers, or P*K x L
+        zeros and ones over the table's ``finding_names`` where it is ``multi_label``), ``case_id``
+        (list); P*K / ranks of them where there are several ranks.
 
     Raises:
         ValueError: the number of ranks does not divide P*K or is above K.
@@ -54,9 +58,9 @@ def training_loader(
     cases = table.section("training")
     rank, world_size = rank_and_world_size()
     sampler = PKSampler(
-        cases.frame["label"].tolist(),
+        cases.frame["labels" if cases.multi_label else "label"].tolist(),
         cases.frame["group"].tolist(),
-        classes_per_batch or cases.frame["label"].nunique(),
+        classes_per_batch,
         images_per_class,
         batches_per_epoch=batches_per_epoch,
         seed=seed,

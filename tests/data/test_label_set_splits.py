@@ -178,7 +178,7 @@ def folds_slowly(table, folds, seed, validation):
     images_of = table.frame.groupby("group")["labels"].agg(list).to_dict()
     names = sorted(images_of)
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    fold_of = dealt_slowly(images_of, order, {fold: 1 / folds for fold in range(folds)})
+    fold_of = dealt_slowly(images_of, order, dict.fromkeys(range(folds), 1 / folds))
     splits = []
     for fold in range(folds):
         rest = [g for g in order if fold_of[g] != fold]
