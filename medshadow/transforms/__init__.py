@@ -7,9 +7,12 @@ from typing import Any
 from medshadow.lazy import load
 
 _FILE_OF = {
+    "AlignLateralityd": "fundus",
     "Albumentationsd": "augment",
+    "CropFundusd": "fundus",
     "ShadesOfGrayd": "color",
     "dermatology_transforms": "dermatology",
+    "fundus_transforms": "fundus",
     "preset": "presets",
 }
 

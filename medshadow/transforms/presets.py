@@ -7,8 +7,12 @@ from collections.abc import Callable
 from monai.transforms import Compose
 
 from medshadow.transforms.dermatology import dermatology_transforms
+from medshadow.transforms.fundus import fundus_transforms
 
-_PRESETS: dict[str, Callable[[int, bool], Compose]] = {"dermatology": dermatology_transforms}
+_PRESETS: dict[str, Callable[[int, bool], Compose]] = {
+    "dermatology": dermatology_transforms,
+    "fundus": fundus_transforms,
+}
 
 
 def preset(name: str) -> Callable[[int, bool], Compose]:
