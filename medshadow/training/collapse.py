@@ -35,7 +35,7 @@ class CollapseGuard:
     - ``collapse/spread`` and ``collapse/spread_share``, its share of the largest so far;
     - ``collapse/effective_rank`` and ``collapse/rank_share``, likewise, of what lies above 1, the
       rank of a single point;
-    - ``collapse/centroid_cosine``;
+    - ``collapse/centroid_cosine``, of the centroids of primary labels;
     - ``collapse/loss_ratio``: the training loss, mean of the last 5 steps, over the value it has
       when all embeddings are equal: the margin, or ln 2 with a soft one;
     - ``collapse/alarm``, 1 where all signs agree, and ``collapse/rollbacks``.
@@ -177,7 +177,7 @@ class CollapseGuard:
         def measure() -> dict[str, float]:
             embeddings = self._probe.embeddings(self._trainer.embedder, engine.state.iteration)
             ratio = float(np.mean(self._ratios)) if self._ratios else math.nan
-            return {**collapse_signs(embeddings, self._probe.labels), "loss_ratio": ratio}
+            return {**collapse_signs(embeddings, self._probe.classes), "loss_ratio": ratio}
 
         # Ranks must act as one; their running statistics differ within an epoch.
         return from_first_rank(measure)

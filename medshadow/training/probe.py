@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ class Probe:
     stages of a curriculum. A part of a :class:`~medshadow.training.MetricTrainer`.
 
     The set is drawn once, by the seed: up to K images of each class, different groups first. Their
-    transformed images stay in memory (34 MB for 7 x 16 of 160 pixels).
+    transformed images stay in memory (34 MB for 7 x 16 of 160 pixels). Of a table of label sets, a
+    class is a primary ``label``; positive are two cases that share a finding, negative two that
+    share none.
 
     Args:
         table: a table with sections.
@@ -47,7 +50,9 @@ class Probe:
 
     Attributes:
         cases: the table of the cases drawn.
-        labels: N integers, the class of each.
+        labels: what the hinge is computed from: N integers, the class of each, or N x L zeros and
+            ones over the table's ``finding_names`` where it is ``multi_label``.
+        classes: N names, the primary label of each.
 
     Raises:
         DataError: the section holds no case.
@@ -74,15 +79,15 @@ class Probe:
     ) -> None:
         self.cases = _drawn(table.section(section), images_per_class, seed)
         self.labels = np.array([item["label"] for item in self.cases.datalist()])
+        self.classes = self.cases.frame["label"].to_numpy(dtype=str)
         self._loss = ShadowLoss(margin=margin, mining="batch_hard")
         self._batch_size = batch_size
         self._images: list[Tensor] = []
         self._known: tuple[int, np.ndarray] | None = None
-        classes, sizes = np.unique(self.labels, return_counts=True)
-        if len(classes) < 2 or sizes.max() < 2:
+        if math.isnan(self.hardest_loss(np.ones((len(self.cases), 1), dtype=np.float32))):
             logger.warning(
                 "%s: the %s section has no triplet to probe: %d cases of %d classes",
-                *(table.name, section, len(self.cases), len(classes)),
+                *(table.name, section, len(self.cases), len(set(self.classes))),
             )
 
     def attach(self, trainer: MetricTrainer) -> None:

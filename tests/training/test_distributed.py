@@ -14,7 +14,7 @@ from ignite.engine import Events
 from torch import nn
 
 from medshadow.data import CaseTable
-from medshadow.losses import ShadowLoss
+from medshadow.losses import CrossBatchMemory, ShadowLoss
 from medshadow.networks import Backbone, Embedder
 from medshadow.training import MetricTrainer, cached_backward, training_loader
 from medshadow.training import distributed as ranks
@@ -23,6 +23,7 @@ from medshadow.transforms import dermatology_transforms
 RANKS = 2
 SHARES = {"even": (6, 6), "uneven": (9, 4), "one rank empty": (12, 0), "the other empty": (0, 12)}
 CHUNKS = {"plain": None, "chunks": 2}
+WAYS = ("plain", "chunks", "label sets", "label sets with memory")
 LABELS = ("labels", "sets", "bool sets")
 EPOCHS, BATCHES = 2, 2
 
@@ -88,11 +89,26 @@ def gradients_of_step(images, labels, chunk_size):
     return value.item(), {name: p.grad for name, p in parameters.items()}
 
 
-def make_trainer(table, folder, *, max_epochs=EPOCHS, chunk_size=None, norm="frozen", seed=1):
+def with_sets(table):
+    """The same cases, some of them of two labels."""
+    second = {("red", 1): "green", ("green", 0): "blue"}
+    labels = [
+        {row.label, second.get((row.label, int(row.group[-1]) % 2), row.label)}
+        for row in table.frame.itertuples()
+    ]
+    return CaseTable(table.frame.assign(labels=labels, findings=labels), name="sets")
+
+
+def make_trainer(
+    table, folder, *, max_epochs=EPOCHS, chunk_size=None, norm="frozen", seed=1, memory=None
+):
     embedder = make_embedder(seed)
     embedder.backbone.features.layers[1].requires_grad_(norm != "frozen")
-    loss = ProxyLoss()
-    loss.proxies.data += 0.01 * seed
+    if memory is None:
+        loss = ProxyLoss()
+        loss.proxies.data += 0.01 * seed
+    else:
+        loss = CrossBatchMemory(ShadowLoss(0.3), memory)
     loader = training_loader(
         table,
         dermatology_transforms(32, train=True),
@@ -130,7 +146,7 @@ def outcome(trainer):
 
     def keep(engine):  # before the best weights are read from the one checkpoint
         found = {**trainer.embedder.state_dict(), **trainer.loss.state_dict()}
-        state.update({name: t.clone() for name, t in found.items()})
+        state.update({name: t.clone() for name, t in found.items() if isinstance(t, torch.Tensor)})
 
     trainer.engine.add_event_handler(Events.COMPLETED, keep)
     trainer.run(resume=True)
@@ -144,10 +160,15 @@ def outcome(trainer):
 
 
 def train_in_every_way(table, folder):
-    """Outcomes of a plain run, one in chunks that is resumed, and one with a trained batch norm."""
+    """Outcomes of a plain run and one in chunks that is resumed, of labels and of label sets."""
     found = {"plain": outcome(make_trainer(table, folder / "plain"))}
     outcome(make_trainer(table, folder / "chunks", chunk_size=5, max_epochs=1))
     found["chunks"] = outcome(make_trainer(table, folder / "chunks", chunk_size=5))
+    sets = with_sets(table)
+    found["label sets"] = outcome(make_trainer(sets, folder / "sets"))
+    settings = {"chunk_size": 5, "memory": 24}
+    outcome(make_trainer(sets, folder / "memory", max_epochs=1, **settings))
+    found["label sets with memory"] = outcome(make_trainer(sets, folder / "memory", **settings))
     return found
 
 
@@ -242,7 +263,7 @@ def test_gradient_is_that_of_the_joint_batch_in_one_process(two_ranks, form, sha
                 assert (gradients[name] - gradient).abs().max() <= 1e-5 * gradient.abs().max()
 
 
-@pytest.mark.parametrize("way", CHUNKS)
+@pytest.mark.parametrize("way", WAYS)
 def test_training_on_two_ranks_is_training_in_one_process(two_ranks, one_process, way):
     expected = one_process[way]
     first, second = (found["training"][way] for found in two_ranks)
