@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from medshadow.data.phantom_odir import jpeg, write_fundi
 from medshadow.data.phantom_scenes import photograph_lesion
 from medshadow.errors import DataError
 
-KINDS = ("ham10000",)
+KINDS = {"lesions": "ham10000", "fundi": "odir5k"}
+"""What can be drawn, and the data set whose layout it is written in."""
 
 # Share of lesions: the order and skew of HAM10000, but 6 : 1 where the real one is 74 : 1.
 _SHARE = {
@@ -49,35 +49,44 @@ _PLACE_OF = {"akiec": "sun", "bcc": "sun", "bkl": "sun", "df": "legs"}
 
 def write_phantoms(
     root: str | Path,
-    kind: str = "ham10000",
+    kind: str = "lesions",
     lesions: int = 640,
     seed: int = 0,
     progress: bool = True,
+    patients: int = 480,
 ) -> Path:
     """Draw a data set and write it in the real one's file layout.
 
-    ``kind="ham10000"`` writes ``HAM10000_images_part_1/``, ``HAM10000_images_part_2/`` (JPEG,
+    ``kind="lesions"`` writes ``HAM10000_images_part_1/``, ``HAM10000_images_part_2/`` (JPEG,
     300 x 225) and ``HAM10000_metadata.csv`` with HAM10000's columns. Ids say what they are:
     ``ISIC_PHANTOM00001`` and ``HAM_PHANTOM00001`` (plain numbers are no sign: the ISIC archive
     uses the whole range). Lesions have 1 to 4 images, 1.6 on average. As in the real set, some
     ages are missing, and one image stands there twice, byte for byte, under two lesion ids: the
     last lesion is a copy, for an audit to find.
 
+    ``kind="fundi"`` writes ODIR-5K's workbook of annotations (its 15 columns, the organisers'
+    keywords between full-width commas, patients' letters by their rules) and ``Training Images/``
+    with two photographs a patient (JPEG, 272 high, 272 to 360 wide with black borders). Ids begin
+    at 900000, far above the real ones, and are ordered by disease as the real ones are. Eyes may
+    carry several diseases; some photographs are dusty or too poor to judge. Of each 160 patients
+    one is there again byte for byte under another id, and one photographed again.
+
     The same arguments give the same bytes; no global random generator is read or changed. Phantoms
     already in the folder are replaced, anything else there is refused.
 
     Args:
         root: folder to write into; made if absent.
-        kind: which data set's layout; only "ham10000".
+        kind: "lesions" or "fundi"; the data sets' names, "ham10000" and "odir5k", serve as well.
         lesions: how many lesion ids, at least 22.
         seed: decides every drawing.
         progress: show a progress bar.
+        patients: how many patient ids, at least 24.
 
     Returns:
         The folder written.
 
     Raises:
-        ValueError: unknown kind or too few lesions.
+        ValueError: unknown kind, too few lesions or patients.
         DataError: the folder holds images or metadata that are no phantoms.
 
     Example:
@@ -87,11 +96,16 @@ def write_phantoms(
         ...     sorted(path.name for path in root.iterdir())
         ['HAM10000_images_part_1', 'HAM10000_images_part_2', 'HAM10000_metadata.csv']
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {list(KINDS)}; found {kind!r}")
+    if kind in ("fundi", KINDS["fundi"]):
+        return write_fundi(Path(root), patients, seed, progress)
+    if kind in ("lesions", KINDS["lesions"]):
+        return _write_lesions(Path(root), lesions, seed, progress)
+    raise ValueError(f"kind must be one of {list(KINDS)}; found {kind!r}")
+
+
+def _write_lesions(root: Path, lesions: int, seed: int, progress: bool) -> Path:
     if lesions < _MIN_LESIONS:
         raise ValueError(f"lesions must be at least {_MIN_LESIONS}; found {lesions}")
-    root = Path(root)
     parts = [root / "HAM10000_images_part_1", root / "HAM10000_images_part_2"]
     table = root / "HAM10000_metadata.csv"
     _clear(parts, table)
@@ -109,7 +123,7 @@ def write_phantoms(
         else:
             own = np.random.default_rng([seed, 1, number])
             pictures = photograph_lesion(own, images["dx"].iloc[0], len(images))
-            drawn = [_jpeg(picture) for picture in pictures]
+            drawn = [jpeg(picture) for picture in pictures]
         if not copied and images["dx"].iloc[0] == "nv":
             copied = drawn[0]
         for image_id, data in zip(images["image_id"], drawn, strict=True):
@@ -171,10 +185,3 @@ def _clear(parts: list[Path], table: Path) -> None:
     for path in images:
         path.unlink()
     table.unlink(missing_ok=True)
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    if not done:
-        raise DataError("OpenCV could not encode a phantom as JPEG")
-    return data.tobytes()

@@ -133,10 +133,14 @@ def test_writing_again_replaces_phantoms_and_refuses_real_cases(tmp_path):
 
 
 def test_unknown_kinds_and_too_few_lesions_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"\['ham10000'\].*'xray'"):
+    with pytest.raises(ValueError, match=r"\['lesions', 'fundi'\].*'xray'"):
         write_phantoms(tmp_path, kind="xray")
     with pytest.raises(ValueError, match="at least 22; found 5"):
         write_phantoms(tmp_path, lesions=5)
+    with pytest.raises(ValueError, match="at least 22; found 5"):
+        write_phantoms(tmp_path, kind="ham10000", lesions=5)
+    with pytest.raises(ValueError, match="at least 24; found 5"):
+        write_phantoms(tmp_path, kind="odir5k", patients=5)
 
 
 def test_views_of_one_lesion_differ_and_share_the_lesion():
