@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medshadow.data.audit import audit, clean
+from medshadow.data.audit import AuditReport, audit, clean
+from medshadow.data.audit_page import audit_page
 from medshadow.data.cases import CaseTable, LeftOut
 from medshadow.errors import DataError
 
@@ -175,3 +176,116 @@ def test_the_two_identical_pairs_of_ham10000_are_found(ham10000_root):
     assert report.same_groups == report.same_file
     assert report.unreadable == report.near_black == report.flat == ()
     assert audit(few, progress=False).same_groups == ()
+
+
+def texture(seed, cut=0):
+    """A scene with enough to see, as photographed or a little to the side."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    return (
+        Image.fromarray(coarse)
+        .resize((200, 200), Image.Resampling.BICUBIC)
+        .crop((cut, cut, 180 + cut, 180 + cut))
+    )
+
+
+@pytest.fixture
+def photographed_again(tmp_path):
+    """Patients 1 and 2 are one, 3 and 4 are not; 2 and 3 share an identical file."""
+    texture(0).save(tmp_path / "a.png")
+    texture(0, cut=15).save(tmp_path / "b.png")
+    texture(1).save(tmp_path / "c.png")
+    texture(1).save(tmp_path / "d.png")
+    texture(2).save(tmp_path / "e.png")
+    frame = pd.DataFrame(
+        {
+            "case_id": list("abcde"),
+            "image": [str(tmp_path / f"{name}.png") for name in "abcde"],
+            "group": list("12234"),
+            "label": ["G", "N", "N", "N", "N"],
+            "section": ["test", "training", "training", "test", "test"],
+        }
+    )
+    return CaseTable(frame, name="eyes <b>")
+
+
+def test_near_duplicates_are_searched_for_on_request(photographed_again):
+    without = audit(photographed_again, progress=False)
+    assert without.near_duplicates is None
+    assert without.same_groups == (("2", "3"),)
+    summary = without.summary().set_index("finding")
+    assert summary.loc["pairs that show the same lesion or eye", "first"] == "not searched"
+    found = audit(photographed_again, near=True, progress=False)
+    assert [(p.first, p.second) for p in found.near_duplicates] == [("a", "b"), ("c", "d")]
+    assert found.same_groups == (("1", "2", "3"),)
+    assert found.label_conflicts == (("a", "b"),)
+    assert clean(photographed_again, found).frame["group"].tolist() == list("11114")
+
+
+def test_leakage_is_told_over_the_merged_groups(photographed_again):
+    found = audit(photographed_again, near=True, progress=False)
+    assert found.leaking == ("1",)
+    (leak,) = found.leaks
+    assert (leak.section, leak.seen_in) == ("test", "training")
+    assert (leak.leaking_images, leak.images) == (2, 3)
+    assert found.to_dict()["leaks"][0]["share"] == 0.6667
+
+
+def test_a_report_can_be_read_back(photographed_again, report):
+    for told in (report, audit(photographed_again, near=True, progress=False)):
+        data = json.loads(json.dumps(told.to_dict()))
+        again = AuditReport.from_dict({**data, "content_digest": "x"})
+        assert again.to_dict() == told.to_dict()
+        assert again.same_groups == told.same_groups
+
+
+def test_findings_are_rows(photographed_again, tmp_path):
+    rows = audit(photographed_again, near=True, progress=False).findings()
+    near = rows[rows["finding"] == "near_duplicates"]
+    assert near["what"].tolist() == ["a b", "c d"]
+    assert near["detail"].str.contains("keypoints agree, correlation").all()
+    assert "2 of 3 test images (66.7%)" in rows[rows["finding"] == "leaks"]["detail"].item()
+    assert str(tmp_path) not in rows.to_csv()
+
+
+def test_left_out_cases_are_told(table):
+    few = table.without([LeftOut("absent", "no image"), LeftOut("empty", "no image")])
+    report = audit(few, progress=False)
+    assert [gone.case_id for gone in report.left_out] == ["absent", "empty"]
+    assert report.to_dict()["left_out"][0] == {"case_id": "absent", "reason": "no image"}
+
+
+def test_the_page_shows_the_images_and_asks_for_nothing(photographed_again, tmp_path):
+    page = audit_page(audit(photographed_again, near=True, progress=False), photographed_again)
+    assert page.count("<img") == page.count('src="data:image/jpeg;base64,') == 8
+    assert "eyes &lt;b&gt;" in page
+    assert "<b>a</b>" in page
+    assert "labels differ" in page
+    assert "default-src 'none'; img-src data:" in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "<script" not in page
+    assert str(tmp_path) not in page
+
+
+def test_the_page_escapes_what_the_table_says(photographed_again):
+    frame = photographed_again.frame.assign(keywords='<img src="x" onerror=alert(1)>')
+    told = CaseTable(frame)
+    page = audit_page(audit(told, progress=False), told)
+    assert "onerror=alert(1)&gt;" in page
+    assert '<img src="x"' not in page
+
+
+def test_the_page_goes_on_without_an_image_that_has_gone(photographed_again, tmp_path):
+    report = audit(photographed_again, progress=False)
+    (tmp_path / "c.png").unlink()
+    assert audit_page(report, photographed_again).count("<img") == 2
+
+
+@pytest.mark.real_data
+def test_the_identical_patients_of_odir_are_found(odir5k_root):
+    from medshadow.data.odir5k import odir5k_cases
+
+    table = odir5k_cases(odir5k_root, on_error="skip")
+    few = table.frame["group"].isin({"2487", "3185"}) | (table.frame.index % 40 == 0)
+    report = audit(CaseTable(table.frame[few]), progress=False)
+    assert ("2487", "3185") in report.same_groups
