@@ -185,7 +185,7 @@ def test_a_healthy_start_raises_no_alarm_though_its_loss_is_near_the_margin(
     make_trainer, probe, grain_cases, caplog
 ):
     # Labels that say nothing: what an untrained network makes of a hard task.
-    frame = grain_cases.frame.drop(columns="labels")
+    frame = grain_cases.frame.drop(columns=["labels", "findings"])
     mixed = np.random.default_rng(0).permutation(frame["label"])
     cases = CaseTable(frame.assign(label=mixed))
     probe.forget()
