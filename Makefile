@@ -1,4 +1,5 @@
 # make demo [DATA=/path/to/HAM10000]   the main job; on drawn lesions when no data is named
+# make demo KIND=fundus [DATA=...]     the same on drawn eyes, or on ODIR-5K
 # make test                            the whole test suite (ARGS="tests/losses -q" for a part)
 # make lint                            ruff and mypy
 # Each sets up .venv first, once.
@@ -18,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY)
-	$(VENV)/bin/medshadow demo $(if $(DATA),--data "$(DATA)")
+	$(VENV)/bin/medshadow demo $(if $(KIND),--kind "$(KIND)") $(if $(DATA),--data "$(DATA)")
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -1,27 +1,40 @@
-"""``medshadow demo``: the main job on drawn lesions, or on HAM10000 where it is named."""
+"""``medshadow demo``: the main job on drawn images, or on HAM10000 or ODIR-5K where it is named."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
 def demo_command(
+    kind: Annotated[
+        Literal["dermatology", "fundus"],
+        typer.Option("--kind", help="Skin lesions or eyes."),
+    ] = "dermatology",
     data: Annotated[
-        Path | None, typer.Option("--data", help="HAM10000 folder; phantoms are drawn without one.")
+        Path | None,
+        typer.Option(
+            "--data", help="Folder of HAM10000, or of ODIR-5K; phantoms are drawn without one."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Output folder; runs/demo, or runs/ham10000 with --data."),
+        typer.Option(
+            "--out",
+            help="Output folder; by default runs/demo or runs/demo-fundus, and with --data "
+            "runs/ham10000 or runs/odir5k.",
+        ),
     ] = None,
 ) -> None:
     """Audit, split, train, diagnose, index and look a case up; a few minutes on phantoms.
 
-    Example: medshadow demo
+    Example: medshadow demo --kind fundus
     """
     from medshadow.workflows import run_demo
+    from medshadow.workflows.demo import DEMOS
 
-    folder = out or Path("runs") / ("demo" if data is None else "ham10000")
-    run_demo(folder, data).print()
+    drawn = "demo" if kind == "dermatology" else f"demo-{kind}"
+    folder = out or Path("runs") / (drawn if data is None else DEMOS[kind].real)
+    run_demo(folder, data, kind).print()
