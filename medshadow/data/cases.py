@@ -54,6 +54,7 @@ class CaseTable:
         finding_vocabulary: the findings that multi-hot vectors count through, likewise; a table
             that has one is multi-label.
         healthy: the labels that mean "nothing found", for example ``{"N"}``.
+        source: the name of the file that the annotations are from, less its folder.
 
     Raises:
         DataError: a column is missing, a case id stands twice, a value is empty, ``labels`` or
@@ -81,6 +82,7 @@ class CaseTable:
     vocabulary: tuple[str, ...] = ()
     finding_vocabulary: tuple[str, ...] = ()
     healthy: frozenset[str] = frozenset()
+    source: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", _validated(self.frame))

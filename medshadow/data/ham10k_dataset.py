@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-from monai.transforms import LoadImaged
-
-from medshadow.data.audit import AuditReport, audit, clean
-from medshadow.data.cases import SECTIONS, CaseTable
-from medshadow.data.dataset import CaseDataset
 from medshadow.data.ham10k import ham10k_cases
-from medshadow.data.monai_reader import ClinicalImageReader
-from medshadow.data.splits import split_cases
-from medshadow.errors import DataError
+from medshadow.data.section_dataset import SectionDataset
 
 
-class HAM10KDataset(CaseDataset):
-    """One section of HAM10000, split by lesion with exact duplicates merged first.
+class HAM10KDataset(SectionDataset):
+    """One section of HAM10000, split by lesion with duplicates merged first.
 
     Making the first section reads every image once, to find duplicates and damaged files; the other
     sections of the same files reuse what was found. The split is the one that ``split_cases`` makes
@@ -45,43 +33,4 @@ class HAM10KDataset(CaseDataset):
         DataError: no such section, or see ``ham10k_cases``, ``clean`` and ``split_cases``.
     """
 
-    def __init__(
-        self,
-        root_dir: str | os.PathLike[str],
-        section: str,
-        transform: Callable[[Any], Any] | Sequence[Callable[[Any], Any]] = (),
-        seed: int = 0,
-        val_frac: float = 0.1,
-        test_frac: float = 0.2,
-        cache_rate: float = 1.0,
-        num_workers: int = 2,
-        progress: bool = True,
-        on_error: str = "raise",
-    ) -> None:
-        if section not in SECTIONS:
-            raise DataError(f"section: found {section!r}; expected one of {SECTIONS}")
-        cases = ham10k_cases(root_dir, on_error)
-        cases = clean(cases, _audited(cases, num_workers, progress), on_error)
-        split = split_cases(cases, (1 - val_frac - test_frac, val_frac, test_frac), seed)
-        self.table = split.section(section)
-        if not callable(transform) and len(transform) == 0:
-            transform = LoadImaged("image", reader=ClinicalImageReader, ensure_channel_first=True)
-        super().__init__(self.table, transform, seed, cache_rate, num_workers, progress)
-
-    def get_num_classes(self) -> int:
-        """Number of diagnoses that labels count through: seven in the whole data set."""
-        return len(self.table.classes)
-
-
-_last_audit: dict[int, AuditReport] = {}
-
-
-def _audited(cases: CaseTable, threads: int, progress: bool) -> AuditReport:
-    """Audit the cases, or take the last report if not a file of theirs has changed since."""
-    files = [Path(path).stat() for path in cases.frame["image"]]
-    state = hash((cases.digest, *((s.st_ino, s.st_size, s.st_mtime_ns) for s in files)))
-    if state not in _last_audit:
-        report = audit(cases, threads=max(1, threads), progress=progress)
-        _last_audit.clear()
-        _last_audit[state] = report
-    return _last_audit[state]
+    _find = staticmethod(ham10k_cases)

@@ -355,11 +355,11 @@ def test_dataset_leaves_unreadable_images_out_on_request(many):
 
 
 def test_dataset_audits_again_only_when_a_file_has_changed(many, monkeypatch):
-    from medshadow.data import ham10k_dataset
+    from medshadow.data import ham10k_dataset, section_dataset
 
     calls = []
-    plain = ham10k_dataset.audit
-    monkeypatch.setattr(ham10k_dataset, "audit", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    plain = section_dataset.audit
+    monkeypatch.setattr(section_dataset, "audit", lambda *a, **k: calls.append(1) or plain(*a, **k))
     for section in ("training", "test"):
         ham10k_dataset.HAM10KDataset(many, section, progress=False, cache_rate=0)
     assert len(calls) == 1
