@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+Laterality = Literal["left", "right"]
 
 
 def lookup_command(
@@ -17,6 +19,9 @@ def lookup_command(
     where: Annotated[
         str | None, typer.Option(help="Filter before searching: 'sex=female, age>=50'.")
     ] = None,
+    laterality: Annotated[
+        Laterality | None, typer.Option(help="Which eye a fundus photograph shows.")
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet PNG here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -24,6 +29,8 @@ def lookup_command(
 
     Example: medshadow lookup lesion.jpg --cases runs/d/cases.db --model runs/d/model -k 16
     --where sex=female
+
+    Of an eye: medshadow lookup fundus.jpg --laterality left --where "age>=60"
     """
     from rich.console import Console
 
@@ -34,7 +41,9 @@ def lookup_command(
 
     query = read_image(image)
     with CaseStore(cases) as store:
-        answer = CaseLookup(store, Embedder.load(model)).lookup(query, k=k, where=where)
+        answer = CaseLookup(store, Embedder.load(model)).lookup(
+            query, k=k, where=where, laterality=laterality
+        )
         if sheet is not None:
             contact_sheet(answer, query, store.image_of).savefig(
                 sheet, dpi=120, bbox_inches="tight"

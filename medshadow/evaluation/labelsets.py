@@ -25,6 +25,16 @@ def multi_hot(sets: Sequence[Collection[str]] | np.ndarray, names: Sequence[str]
     return ones
 
 
+def primary_first(label: str, labels: Collection[str]) -> list[str]:
+    """A label set in order: the label that stands for the case, then the others by the alphabet.
+
+    Example:
+        >>> primary_first("H", {"D", "A", "H"})
+        ['H', 'A', 'D']
+    """
+    return [label, *sorted(set(labels) - {label})]
+
+
 def carrying(sets: Sequence[Collection[str]] | np.ndarray, wanted: Collection[str]) -> np.ndarray:
     """Bool N: which of N sets hold any of some names.
 

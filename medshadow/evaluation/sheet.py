@@ -15,9 +15,8 @@ from matplotlib.patches import Patch
 
 from medshadow.evaluation.embedded import EmbeddedCases
 from medshadow.evaluation.figures import marked
-from medshadow.evaluation.labelsets import Sharing
+from medshadow.evaluation.labelsets import Sharing, primary_first
 from medshadow.evaluation.retrieval import Neighbours
-from medshadow.evaluation.tables import set_in_words
 
 # Two of Okabe and Ito's colours, told apart with every common colour blindness.
 _HIT, _MISS = "#009E73", "#E69F00"
@@ -85,7 +84,7 @@ def contact_sheet(
 
 def _words(cases: EmbeddedCases, row: int, malignant: Collection[str]) -> str:
     labels = cases.label_sets[row]
-    words = _short(set_in_words(cases.labels[row], labels))
+    words = _short(" + ".join(primary_first(cases.labels[row], labels)))
     return marked(words, not labels.isdisjoint(malignant))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from medshadow.evaluation.embedded import EmbeddedCases
-from medshadow.evaluation.labelsets import Sharing
+from medshadow.evaluation.labelsets import Sharing, primary_first
 from medshadow.evaluation.retrieval import Neighbours
 
 
@@ -40,8 +40,8 @@ def neighbour_table(
 ) -> pd.DataFrame:
     """One row a query and neighbour, nearest first; ``rank`` counts from 1.
 
-    Where cases carry several labels, ``query_labels`` and ``labels`` hold their sets in words (see
-    `set_in_words`), and ``hit`` says whether the two share a finding.
+    Where cases carry several labels, ``query_labels`` and ``labels`` hold their sets as text, the
+    label that stands for the case first, and ``hit`` says whether the two share a finding.
     """
     query, rank = np.nonzero(neighbours.index >= 0)
     row = neighbours.index[query, rank]
@@ -58,20 +58,9 @@ def neighbour_table(
     )
     if queries.multi_label or gallery.multi_label:
         for name, cases, rows in (("query_labels", queries, query), ("labels", gallery, row)):
-            words = [
-                set_in_words(*both) for both in zip(cases.labels, cases.label_sets, strict=True)
-            ]
+            sets = zip(cases.labels, cases.label_sets, strict=True)
+            words = [" + ".join(primary_first(*both)) for both in sets]
             table[name] = np.array(words, dtype=object)[rows]
         everyone = np.arange(len(queries))
         table["hit"] = Sharing(queries, gallery)(everyone, neighbours.index)[query, rank]
     return table
-
-
-def set_in_words(label: str, labels: Collection[str]) -> str:
-    """A label set as text: the label that stands for it, then the others by the alphabet.
-
-    Example:
-        >>> set_in_words("H", {"D", "A", "H"})
-        'H + A + D'
-    """
-    return " + ".join([label, *sorted(set(labels) - {label})])

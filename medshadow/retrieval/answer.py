@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from medshadow.evaluation.retrieval import majority_vote
+from medshadow.evaluation import majority_vote
+from medshadow.evaluation.labelsets import primary_first
 from medshadow.retrieval.ranking import Hit
 
 NOTICE = "Research use only. Not a medical device: these are similar known cases, not a diagnosis."
@@ -50,6 +51,7 @@ class LookupAnswer:
         where: the filter in words; empty without one.
         matching_groups: distinct lesions or patients that meet the filter.
         excluded_groups: groups that were left out on demand.
+        laterality: which eye was said to be shown, "left" or "right"; empty if it was not said.
         warnings: sentences to show before anything else.
 
     Example:
@@ -71,6 +73,7 @@ class LookupAnswer:
     where: str
     matching_groups: int
     excluded_groups: tuple[str, ...] = ()
+    laterality: str = ""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -80,21 +83,32 @@ class LookupAnswer:
 
     @property
     def vote(self) -> str | None:
-        """The label that most hits carry, ties to the nearest; None without a hit."""
-        return majority_vote([hit.label for hit in self.hits]) if self.hits else None
+        """The label that most hits carry, ties to the nearest; None without a hit.
+
+        See :func:`medshadow.evaluation.majority_vote`, which the diagnostics use as well.
+        """
+        if not self.hits:
+            return None
+        return majority_vote([hit.label for hit in self.hits], [hit.labels for hit in self.hits])
 
     @property
     def share_in_this_archive(self) -> dict[str, float]:
         """Each label's share of the hits, in (0, 1], largest first.
 
-        It is not a probability: it depends on how often a diagnosis stands in this archive.
+        It is not a probability: it depends on how often a diagnosis stands in this archive. A hit
+        counts for every label it carries, so where cases carry several the shares add up to more
+        than 1.
         """
-        counts = Counter(hit.label for hit in self.hits)
+        counts = Counter(label for hit in self.hits for label in labels_in_order(hit))
         return {label: count / len(self.hits) for label, count in counts.most_common()}
 
     def diagnosis(self, label: str) -> str:
         """A label's name in words, or the label where the archive names none."""
         return self.archive.diagnosis_names.get(label, label)
+
+    def diagnosis_of(self, hit: Hit) -> str:
+        """What a case is, in words: each of its labels, the one that stands for it first."""
+        return " + ".join(self.diagnosis(label) for label in labels_in_order(hit))
 
     def is_malignant(self, hit: Hit) -> bool:
         """Whether a case carries a label that the archive counts as malignant."""
@@ -124,6 +138,7 @@ class LookupAnswer:
                 "where": self.where,
                 "matching_groups": self.matching_groups,
                 "excluded_groups": list(self.excluded_groups),
+                "laterality": self.laterality,
             },
             "vote": None
             if self.vote is None
@@ -136,7 +151,10 @@ class LookupAnswer:
         }
 
     def frame(self) -> pd.DataFrame:
-        """One row for each of :meth:`shown`: rank, similarity, case, diagnosis, metadata."""
+        """One row for each of :meth:`shown`: rank, similarity, case, diagnosis, metadata.
+
+        ``labels`` is the label set as text, ``label`` first.
+        """
         return pd.DataFrame([self._flat(hit) for hit in self.shown()])
 
     def _row(self, hit: Hit) -> dict[str, Any]:
@@ -147,7 +165,7 @@ class LookupAnswer:
             "group": hit.group,
             "label": hit.label,
             "labels": sorted(hit.labels),
-            "diagnosis": self.diagnosis(hit.label),
+            "diagnosis": self.diagnosis_of(hit),
             "malignant": self.is_malignant(hit),
             "metadata": dict(hit.metadata),
         }
@@ -155,5 +173,25 @@ class LookupAnswer:
     def _flat(self, hit: Hit) -> dict[str, Any]:
         row = self._row(hit)
         metadata = row.pop("metadata")
-        del row["labels"]
+        row["labels"] = " + ".join(labels_in_order(hit))
         return {**row, **{k: v for k, v in metadata.items() if k not in row}}
+
+
+def labels_in_order(hit: Hit) -> list[str]:
+    """The labels of a case: the one that stands for it, then the others by the alphabet."""
+    return primary_first(hit.label, hit.labels)
+
+
+def metadata_in_words(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as it is shown to people.
+
+    What is missing is left out, and of the columns that hold true or false those that are true are
+    named together, as ``flags``.
+
+    Example:
+        >>> metadata_in_words({"age": 50, "sex": None, "lens_dust": True, "low_quality": False})
+        {'age': 50, 'flags': 'lens dust'}
+    """
+    shown = {k: v for k, v in metadata.items() if v is not None and not isinstance(v, bool)}
+    raised = [str(key).replace("_", " ") for key, value in metadata.items() if value is True]
+    return {**shown, "flags": ", ".join(raised)} if raised else shown

@@ -35,8 +35,9 @@ def encode_cases(
 ) -> np.ndarray:
     """Encode image files through the model's own transform preset.
 
-    Inference is float32 whatever autocast the caller has on: bfloat16 falls to 0.994 cosine with
-    it. Every module's training flag is as before when this returns.
+    A table's column ``eye`` goes with the images, for a preset that mirrors left eyes. Inference is
+    float32 whatever autocast the caller has on: bfloat16 falls to 0.994 cosine with it. Every
+    module's training flag is as before when this returns.
 
     Args:
         embedder: a trained model; its ``preprocess`` names preset and size.
@@ -55,21 +56,30 @@ def encode_cases(
         ImageReadError: a file cannot be read; the message names it.
     """
     if isinstance(table_or_paths, CaseTable):
-        paths = table_or_paths.frame["image"].tolist()
+        frame = table_or_paths.frame
+        paths = frame["image"].tolist()
+        sides = frame["eye"].tolist() if "eye" in frame else [""] * len(paths)
     else:
         paths = [str(path) for path in table_or_paths]
+        sides = [""] * len(paths)
     transform = _preset_of(embedder)
 
-    def load(path: str) -> Tensor:
-        return _from_file(transform, path)
+    def load(item: dict[str, Any]) -> Tensor:
+        return _from_file(transform, item)
 
-    images = ahead(load, paths, workers=num_workers, depth=2 * batch_size)
-    shown = tqdm(images, total=len(paths), desc="encoding", unit="image", disable=not progress)
+    items = [{"image": path, "laterality": side} for path, side in zip(paths, sides, strict=True)]
+    images = ahead(load, items, workers=num_workers, depth=2 * batch_size)
+    shown = tqdm(images, total=len(items), desc="encoding", unit="image", disable=not progress)
     return _encode(embedder, shown, batch_size, views)
 
 
 def encode_images(
-    embedder: Embedder, images: Sequence[np.ndarray], *, batch_size: int = 64, views: int = 1
+    embedder: Embedder,
+    images: Sequence[np.ndarray],
+    *,
+    batch_size: int = 64,
+    views: int = 1,
+    laterality: str = "",
 ) -> np.ndarray:
     """Encode images that are already in memory, through the model's own preset less its reading.
 
@@ -78,6 +88,7 @@ def encode_images(
         images: uint8 H x W x 3 arrays, RGB, as ``read_image`` gives them; sizes may differ.
         batch_size: images that go through the network together.
         views: as for :func:`encode_cases`.
+        laterality: "left" or "right" where these are images of such eyes; "" where unknown.
 
     Returns:
         float32 N x D unit vectors, as :func:`encode_cases` gives for the same pixels.
@@ -91,7 +102,16 @@ def encode_images(
                 f"image {at}: expected uint8 H x W x 3; found {image.dtype} {image.shape}"
             )
     transform = _without_reading(_preset_of(embedder))
-    return _encode(embedder, (_as_tensor(transform, image) for image in images), batch_size, views)
+    items = ({"image": image, "laterality": laterality} for image in images)
+    tensors = (_as_tensor(transform, item) for item in items)
+    return _encode(embedder, tensors, batch_size, views)
+
+
+def tells_eyes_apart(embedder: Embedder) -> bool:
+    """Whether a model's preset mirrors left eyes, and so wants to know which eye it is given."""
+    from medshadow.transforms import AlignLateralityd
+
+    return any(isinstance(step, AlignLateralityd) for step in _preset_of(embedder).transforms)
 
 
 def _preset_of(embedder: Embedder) -> Compose:
@@ -107,20 +127,20 @@ def _without_reading(transform: Compose) -> Compose:
     return Compose([step for step in transform.transforms if not isinstance(step, LoadImaged)])
 
 
-def _from_file(transform: Compose, path: str) -> Tensor:
+def _from_file(transform: Compose, item: dict[str, Any]) -> Tensor:
     try:
-        item: dict[str, Any] = transform({"image": path})
+        return _as_tensor(transform, item)
     except RuntimeError:
         # MONAI wraps what a reader raises; reading again tells an unreadable file, by name, from
         # a fault in the transforms.
-        read_image(path)
+        read_image(item["image"])
         raise
-    return item["image"]
 
 
-def _as_tensor(transform: Compose, image: np.ndarray) -> Tensor:
-    item: dict[str, Any] = transform({"image": image})
-    return item["image"]
+def _as_tensor(transform: Compose, item: dict[str, Any]) -> Tensor:
+    transformed: dict[str, Any] = transform(item)
+    tensor: Tensor = transformed["image"]
+    return tensor
 
 
 def _encode(

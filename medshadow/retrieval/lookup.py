@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from medshadow.data.readers import read_image
 from medshadow.errors import StoreError
 from medshadow.retrieval.answer import Archive, LookupAnswer
-from medshadow.retrieval.encode import encode_images
+from medshadow.retrieval.encode import encode_images, tells_eyes_apart
 from medshadow.retrieval.ranking import Hit, Ranking
 from medshadow.retrieval.search import ExactSearch
 from medshadow.retrieval.store import CaseStore
@@ -27,6 +27,10 @@ _CLOSE = 0.9
 _SAME_VECTOR = 1 - 1e-6
 # Mean difference in grey levels between two encodings of the same pixels stays below this.
 _SAME_PICTURE = 3.0
+_WHICH_EYE = (
+    "Which eye this is was not said: a left eye is compared as if it were a right one, of which it "
+    "is the mirror image."
+)
 
 
 class CaseLookup:
@@ -56,6 +60,7 @@ class CaseLookup:
         self.store = store
         self.embedder = embedder
         self.search = ExactSearch(store)
+        self._tells_eyes_apart = tells_eyes_apart(embedder)
 
     def lookup(
         self,
@@ -63,6 +68,7 @@ class CaseLookup:
         k: int = 16,
         where: Where = None,
         exclude_groups: Iterable[str] = (),
+        laterality: Literal["left", "right"] | None = None,
     ) -> LookupAnswer:
         """Find the k distinct cases most like an image, and the nearest malignant one.
 
@@ -71,6 +77,8 @@ class CaseLookup:
             k: lesions or patients wanted, at least 1.
             where: a filter; see :func:`medshadow.retrieval.parse_where`.
             exclude_groups: groups to leave out, such as the query's own lesion.
+            laterality: which eye a fundus photograph shows, None where it is not known: a model of
+                fundi compares left eyes mirrored.
 
         Returns:
             The answer. Its hits number min(k, groups that meet the filter).
@@ -78,13 +86,16 @@ class CaseLookup:
         Raises:
             ImageReadError: the file cannot be read.
             StoreError: the filter cannot be read or names an unknown key.
-            ValueError: k is below 1, or the array is no image.
+            ValueError: k is below 1, the array is no image, or the laterality is another word.
         """
+        if laterality not in ("left", "right", None):
+            raise ValueError(f'laterality must be "left", "right" or None; found {laterality!r}')
         conditions = parse_where(where)
         excluded = tuple(str(group) for group in exclude_groups)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
         views = self.embedder.query_views
-        vector = encode_images(self.embedder, [pixels], views=views)[0]
+        side = laterality or ""
+        vector = encode_images(self.embedder, [pixels], views=views, laterality=side)[0]
         ranking = self.search.rank(vector, conditions, excluded)
         hits = tuple(ranking.nearest(k))
         malignant = ranking.nearest_with(self.store.malignant)
@@ -93,6 +104,7 @@ class CaseLookup:
             malignant = self.search.rank(vector, (), excluded).nearest_with(self.store.malignant)
         words = " and ".join(str(condition) for condition in conditions)
         warnings = [
+            *([_WHICH_EYE] if self._tells_eyes_apart and not side else []),
             *_few_hits(ranking, k, words),
             *(_is_the_query(hit) for hit in hits if self._is_same(hit, pixels)),
             *_no_malignant(malignant, outside),
@@ -113,6 +125,7 @@ class CaseLookup:
             where=words,
             matching_groups=ranking.groups,
             excluded_groups=excluded,
+            laterality=side,
             warnings=tuple(warnings),
         )
 

@@ -12,8 +12,9 @@ import pandas as pd
 
 from medshadow.errors import StoreError
 
-# What a case table holds that a store must not: where the image lies, and the training's split.
-NOT_KEPT = ("image", "section")
+# What a case table holds that a store must not: where the image lies, and the training's split;
+# and what it need not: findings serve to train and to measure.
+NOT_KEPT = ("image", "section", "findings")
 REQUIRED = ("case_id", "group", "label")
 # Names that the store's own frame uses.
 _RESERVED = ("consent", "added")
@@ -51,7 +52,8 @@ def checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         StoreError: a column is missing or has a reserved name, a value is empty, a case id stands
-            twice, or a metadata column names image files.
+            twice, a label set is no set or lacks the case's label, or a metadata column names image
+            files.
     """
     missing = [c for c in REQUIRED if c not in frame.columns]
     if missing:
@@ -70,6 +72,12 @@ def checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
         raise StoreError(f"cases: case_id {frame['case_id'][twice].iloc[0]!r} stands twice")
     if "labels" not in frame:
         frame["labels"] = [frozenset({label}) for label in frame["label"]]
+    for row in frame[["case_id", "label", "labels"]].itertuples(index=False):
+        if not isinstance(row.labels, set | frozenset) or row.label not in row.labels:
+            raise StoreError(
+                f"case {row.case_id!r}: labels must be a set that holds its label {row.label!r}; "
+                f"found {row.labels!r}"
+            )
     extra = [c for c in frame.columns if c not in (*REQUIRED, "labels", *NOT_KEPT)]
     _refuse_file_names(frame, extra)
     return frame[[*REQUIRED, "labels", *extra]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshadow.data.readers import read_image
-from medshadow.retrieval.answer import LookupAnswer
+from medshadow.retrieval.answer import LookupAnswer, labels_in_order, metadata_in_words
 from medshadow.retrieval.ranking import Hit
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _COLUMNS = 6
 _WIDTH, _TITLE, _PICTURE, _WORDS = 2.1, 0.42, 1.4, 0.95
 _MARGIN, _GAP, _HEADER_LINE = 0.2, 0.16, 0.21
 _LINE = 30
+# Of diagnosis and metadata together; two more may follow.
+_LINES = 5
 # Dark enough on white to read; the words and the border's width say the same without colour.
 _MALIGNANT = "#b3261e"
 _QUERY = "#1f4e79"
@@ -93,8 +95,11 @@ def _draw_hit(tile: Axes, answer: LookupAnswer, hit: Hit, image: np.ndarray | No
     if malignant:
         inner = {"fill": False, "edgecolor": "white", "linewidth": 1.5, "zorder": 5}
         _frame_inside(tile, inner)
-    diagnosis = f"{answer.diagnosis(hit.label)} ({hit.label})"
-    lines = [*textwrap.wrap(diagnosis, _LINE), *textwrap.wrap(_in_words(hit.metadata), _LINE)]
+    diagnosis = f"{answer.diagnosis_of(hit)} ({' + '.join(labels_in_order(hit))})"
+    lines = textwrap.wrap(diagnosis, _LINE)
+    room = max(1, _LINES - len(lines))
+    words = _in_words(hit.metadata)
+    lines += textwrap.wrap(words, _LINE, max_lines=room, placeholder=" …")
     if extra and answer.malignant_outside_filter:
         lines.append("does not meet the filter")
     lines.append(hit.case_id)
@@ -153,9 +158,9 @@ def _header_lines(answer: LookupAnswer) -> list[tuple[str, dict[str, Any]]]:
 
 def _in_words(metadata: dict[str, Any]) -> str:
     words = []
-    for key, value in metadata.items():
+    for key, value in metadata_in_words(metadata).items():
         if isinstance(value, str):
             words.append(value)
-        elif value is not None:
+        else:
             words.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
     return ", ".join(words)

@@ -166,8 +166,9 @@ class CaseStore:
         Everything but the thumbnails is checked before the first row is written.
 
         Args:
-            cases: columns ``case_id``, ``group``, ``label``, optionally ``labels``, then metadata.
-                ``image`` and ``section`` are not kept.
+            cases: columns ``case_id``, ``group``, ``label``, optionally ``labels`` (each a set that
+                holds the case's label), then metadata. ``image``, ``section`` and ``findings`` are
+                not kept.
             embeddings: N x D unit vectors in the same order.
             model_digest: digest of the model that made them.
             thumbnails: N JPEGs (see :func:`medshadow.retrieval.thumbnails_of`) or None for a case
@@ -178,8 +179,8 @@ class CaseStore:
 
         Raises:
             StoreError: vectors of another model, of another dimension, not finite or not of unit
-                length; a case id used twice; metadata that cannot be kept; thumbnails too few,
-                too many or no JPEGs.
+                length; a case id used twice; a label set without the case's label; metadata that
+                cannot be kept; thumbnails too few, too many or no JPEGs.
         """
         if model_digest != self.model_digest:
             raise StoreError(

@@ -26,7 +26,10 @@ def embed_section(embedder: Embedder, table: CaseTable, section: str) -> Embedde
 
 
 def whitened_gallery(embedder: Embedder, table: CaseTable) -> EmbeddedCases:
-    """Encode the training section and whiten a newly trained embedder on it."""
+    """Encode the training section and whiten a newly trained embedder on it.
+
+    Of several labels of a case the one that stands for it is its class.
+    """
     features = embed_section(embedder.without_head(), table, "training")
     whitened = embedder.whiten_on(features.embeddings, features.frame["label"].tolist())
     return EmbeddedCases(whitened, features.frame)
@@ -44,6 +47,7 @@ def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> 
         embed_section(embedder, table, "training"),
         embed_section(embedder, table, "test"),
         malignant=table.malignant,
+        healthy=table.healthy,
         bootstrap=bootstrap,
         image_of=image_of(table),
     )

@@ -26,6 +26,17 @@ HEADLINES = {
     "effective_rank": "effective rank",
 }
 
+HEADLINES_OF_LABEL_SETS = {
+    "recall_at_1": "recall@1, a finding shared",
+    "diseased_recall_at_1": "recall@1 among the diseased",
+    "exact_set_at_1": "exact label set at 1",
+    "precision_at_16": "precision@16",
+    "map_at_r": "mAP@R",
+    "map_at_r_macro": "mAP@R, mean over labels",
+    "malignancy_auc_16": "triage AUC, share of 16",
+    "effective_rank": "effective rank",
+}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -66,12 +77,17 @@ class Summary:
             console.print(f"{what:<12} {path}", highlight=False, soft_wrap=True)
 
     def metrics_table(self) -> Table:
-        """The headline figures: majority class, frozen backbone, trained with 95 % interval."""
-        table = Table(title="Test queries against the training section, own lesion excluded")
+        """The headline figures: majority class, frozen backbone, trained with 95 % interval.
+
+        The rows follow the table: cases of one label each, or of label sets.
+        """
+        several = "test/exact_set_at_1" in self.metrics
+        own = "patient" if several else "lesion"
+        table = Table(title=f"Test queries against the training section, own {own} excluded")
         table.add_column("metric")
         for name in ("majority class", "frozen backbone", "trained", "95 % interval"):
             table.add_column(name, justify="right")
-        for name, words in HEADLINES.items():
+        for name, words in (HEADLINES_OF_LABEL_SETS if several else HEADLINES).items():
             if f"test/{name}" in self.metrics:
                 shown = [self._number(f"{who}/{name}") for who in ("majority", "frozen", "test")]
                 low, high = self._number(f"test/{name}_low"), self._number(f"test/{name}_high")

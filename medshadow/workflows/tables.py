@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    import pandas as pd
+from medshadow.retrieval.answer import labels_in_order, metadata_in_words
 
+if TYPE_CHECKING:
     from medshadow.retrieval import LookupAnswer
 
 
@@ -33,16 +34,12 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     """Print a lookup: warnings first, then the cases, then what they can and cannot say."""
     for warning in answer.warnings:
         console.print(Text(f"! {warning}", style="bold yellow"))
-    # Codes in the table and their names below it: on 80 columns the names would be cut short.
-    frame = answer.frame().drop(columns=["group", "diagnosis"]).rename(columns={"label": "case is"})
-    malignant = frame.pop("malignant")
-    frame["case is"] = frame["case is"].mask(malignant, frame["case is"] + " MALIGNANT")
     archive = answer.archive
     where = f" where {answer.where}" if answer.where else ""
     title = f"Nearest of {archive.groups} lesions or patients in {archive.name}{where}"
-    console.print(frame_table(frame, title))
+    console.print(frame_table(_shown_frame(answer), title))
     shares = ", ".join(f"{label} {s:.0%}" for label, s in answer.share_in_this_archive.items())
-    for label in dict.fromkeys(hit.label for hit in answer.shown()):
+    for label in dict.fromkeys(label for hit in answer.shown() for label in labels_in_order(hit)):
         console.print(f"{label}: {answer.diagnosis(label)}", highlight=False)
     if answer.vote is not None:
         console.print(f"Most of them: {answer.diagnosis(answer.vote)}", highlight=False)
@@ -50,11 +47,27 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     nearest = answer.nearest_malignant
     if nearest is not None:
         console.print(
-            f"Nearest malignant case: {nearest.case_id}, {answer.diagnosis(nearest.label)}, "
+            f"Nearest malignant case: {nearest.case_id}, {answer.diagnosis_of(nearest)}, "
             f"rank {nearest.rank}, similarity {nearest.similarity:.3f}",
             highlight=False,
         )
     console.print(answer.notice, highlight=False)
+
+
+def _shown_frame(answer: LookupAnswer) -> pd.DataFrame:
+    """What the table shows: codes, whose names stand below it, as 80 columns cut names short."""
+    rows = []
+    for hit in answer.shown():
+        labels = " + ".join(labels_in_order(hit))
+        row = {
+            "rank": hit.rank,
+            "similarity": hit.similarity,
+            "case_id": hit.case_id,
+            "case is": f"{labels} MALIGNANT" if answer.is_malignant(hit) else labels,
+        }
+        words = metadata_in_words(hit.metadata)
+        rows.append({**row, **{key: value for key, value in words.items() if key not in row}})
+    return pd.DataFrame(rows)
 
 
 def _cell(value: object) -> str:

@@ -16,7 +16,8 @@ class RetrievalValidation:
     """Retrieval metrics of the validation section against itself, each query's own group excluded.
 
     The gallery is small, so the figures lie below those of the test section against the training
-    section; they serve to compare epochs.
+    section; they serve to compare epochs. Of a multi-label table they are those that
+    :func:`medshadow.evaluation.diagnose` gives of label sets.
 
     Args:
         table: a table with sections.
@@ -29,4 +30,7 @@ class RetrievalValidation:
         """Metrics by name."""
         embeddings = encode_cases(embedder, self._cases, progress=False)
         cases = EmbeddedCases(embeddings, self._cases.frame)
-        return diagnose(cases, cases, malignant=self._cases.malignant, bootstrap=0).metrics
+        table = self._cases
+        return diagnose(
+            cases, cases, malignant=table.malignant, healthy=table.healthy, bootstrap=0
+        ).metrics

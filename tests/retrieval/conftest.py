@@ -1,15 +1,15 @@
-"""Drawn lesions, a small embedder and an empty store for the tests of retrieval."""
+"""Drawn lesions and eyes, a small embedder and an empty store for the tests of retrieval."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 
 from medshadow.data import CaseTable
 from medshadow.networks import Backbone, Embedder
-from medshadow.retrieval import CaseStore
+from medshadow.retrieval import CaseLookup, CaseStore, encode_cases, thumbnails_of
 
 LABELS = ("nv", "nv", "mel", "bkl", "bcc")
 
@@ -62,6 +62,84 @@ def draw_lesion(rng: np.random.Generator) -> Image.Image:
     box = [x, y, x + rng.uniform(8, 25), y + rng.uniform(5, 12)]
     ImageDraw.Draw(picture).ellipse(box, fill=tuple(int(v) for v in rng.integers(20, 160, 3)))
     return picture
+
+
+@pytest.fixture(scope="session")
+def fundus_embedder(embedder):
+    """The same network behind the preset that mirrors left eyes."""
+    settings = {"preset": "fundus", "size": 48}
+    return Embedder(embedder.backbone, embedding_dim=16, preprocess=settings, seed=3).eval()
+
+
+@pytest.fixture(scope="session")
+def drawn_eyes(tmp_path_factory) -> CaseTable:
+    """The eyes of six patients; the left eye of each is its right eye's mirror image."""
+    folder = tmp_path_factory.mktemp("eyes")
+    rng = np.random.default_rng(8)
+    sets = [{"D", "H"}, {"D"}, {"N"}, {"O"}, {"G", "O"}, {"N"}]
+    keywords = ["moderate non proliferative retinopathy; hypertensive retinopathy",
+                "mild nonproliferative retinopathy; lens dust", "normal fundus", "drusen",
+                "glaucoma; laser spot", "normal fundus"]  # fmt: skip
+    rows = []
+    for patient, (labels, words) in enumerate(zip(sets, keywords, strict=True)):
+        right = draw_fundus(rng)
+        for eye, picture in (("right", right), ("left", ImageOps.mirror(right))):
+            path = folder / f"file-{patient}-{eye}.png"
+            picture.save(path)
+            rows.append(
+                {
+                    "case_id": f"{patient}_{eye}",
+                    "image": str(path),
+                    "group": str(patient),
+                    "label": max(labels),
+                    "labels": frozenset(labels),
+                    "findings": frozenset(labels - {"O"}) | {f"O: {words}"},
+                    "eye": eye,
+                    "age": 50 + patient,
+                    "keywords": words,
+                    "lens_dust": patient == 1,
+                    "low_image_quality": False,
+                }
+            )
+    return CaseTable(
+        pd.DataFrame(rows),
+        name="eyes",
+        malignant=frozenset({"D", "G"}),
+        healthy=frozenset({"N"}),
+    )
+
+
+def draw_fundus(rng: np.random.Generator) -> Image.Image:
+    """A round field on black with a disc of light and spots to one side of it, 96 x 80 pixels."""
+    picture = Image.new("RGB", (96, 80), "black")
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse([12, 4, 84, 76], fill=(150, int(rng.integers(50, 90)), 40))
+    pen.ellipse([62, 30, 76, 46], fill=(240, 220, 150))
+    for x, y in rng.integers(20, 60, (int(rng.integers(2, 6)), 2)):
+        pen.ellipse([x, y, x + 6, y + 5], fill=tuple(int(v) for v in rng.integers(10, 250, 3)))
+    return picture
+
+
+@pytest.fixture
+def eye_lookup(tmp_path, fundus_embedder, drawn_eyes):
+    """A lookup in a store of the drawn eyes."""
+    with CaseStore.create(
+        tmp_path / "eyes.db",
+        name=drawn_eyes.name,
+        model_digest=fundus_embedder.digest,
+        embedding_dim=16,
+        preprocess=fundus_embedder.preprocess,
+        malignant=drawn_eyes.malignant,
+        diagnosis_names={"D": "diabetic retinopathy", "H": "hypertensive retinopathy",
+                         "G": "glaucoma", "N": "normal fundus", "O": "other finding"},
+    ) as opened:  # fmt: skip
+        opened.add(
+            drawn_eyes,
+            encode_cases(fundus_embedder, drawn_eyes, progress=False),
+            model_digest=fundus_embedder.digest,
+            thumbnails=thumbnails_of(drawn_eyes.frame["image"], progress=False),
+        )
+        yield CaseLookup(opened, fundus_embedder)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import torch
 from medshadow.data import read_image
 from medshadow.errors import ImageReadError
 from medshadow.retrieval import encode_cases, encode_images
+from medshadow.retrieval.encode import tells_eyes_apart
 from medshadow.transforms import dermatology_transforms, preset
 
 
@@ -100,6 +101,27 @@ def test_shows_progress_when_asked(embedder, drawn_cases, capsys):
 def test_pixels_must_be_uint8_rgb(embedder, image):
     with pytest.raises(ValueError, match="image 0: expected uint8 H x W x 3"):
         encode_images(embedder, [image])
+
+
+def test_the_table_s_eyes_reach_the_preset(fundus_embedder, drawn_eyes):
+    frame = drawn_eyes.frame
+    right, left = (np.flatnonzero(frame["eye"] == side) for side in ("right", "left"))
+    told = encode_cases(fundus_embedder, drawn_eyes, progress=False)
+    np.testing.assert_allclose(told[left], told[right], atol=1e-4)
+    untold = encode_cases(fundus_embedder, frame["image"].tolist(), progress=False)
+    np.testing.assert_array_equal(untold[right], told[right])
+    assert (np.abs(untold[left] - told[left]).max(axis=1) > 1e-3).all()
+
+    pixels = [read_image(path) for path in frame["image"][left]]
+    as_left = encode_images(fundus_embedder, pixels, laterality="left")
+    np.testing.assert_allclose(as_left, told[left], atol=1e-6)
+    as_unknown = encode_images(fundus_embedder, pixels)
+    np.testing.assert_allclose(as_unknown, untold[left], atol=1e-6)
+
+
+def test_a_model_of_fundi_tells_eyes_apart(embedder, fundus_embedder):
+    assert tells_eyes_apart(fundus_embedder)
+    assert not tells_eyes_apart(embedder)
 
 
 @pytest.mark.parametrize("views", [2, 4, 8])

@@ -120,6 +120,12 @@ def test_without_thumbnails_the_same_vector_tells(lookup, embedder, drawn_cases,
     assert [w.split()[1] for w in answer.warnings] == ["case00a"]
 
 
+def test_a_model_of_lesions_does_not_ask_which_eye(lookup, query):
+    assert lookup.lookup(query, k=3, exclude_groups=["lesion00"]).warnings == ()
+    with pytest.raises(ValueError, match='"left", "right" or None; found \'up\''):
+        lookup.lookup(query, laterality="up")
+
+
 def test_pixels_are_looked_up_as_their_file_is(lookup, query):
     assert lookup.lookup(read_image(query), k=5) == lookup.lookup(query, k=5)
 
@@ -216,6 +222,7 @@ def test_json_has_everything_in_plain_types(lookup, query):
         "where": "",
         "matching_groups": 12,
         "excluded_groups": [],
+        "laterality": "",
     }
     hit = {row["group"]: row for row in read["hits"]}["lesion04"]
     assert hit["diagnosis"] == "basal cell carcinoma"
@@ -235,7 +242,7 @@ def test_json_has_everything_in_plain_types(lookup, query):
 def test_the_table_has_a_row_for_each_case(lookup, query):
     table = lookup.lookup(query, k=12).frame()
     assert table.columns.tolist() == [
-        *("rank", "similarity", "case_id", "group", "label", "diagnosis", "malignant"),
+        *("rank", "similarity", "case_id", "group", "label", "labels", "diagnosis", "malignant"),
         *("dx_type", "age", "sex", "localization"),
     ]
     assert table["diagnosis"][table["label"] == "bkl"].tolist()[0] == "bkl"

@@ -21,14 +21,17 @@ def unit(rows):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def snapshot(groups, labels, vectors, consent=None, ages=None):
+def snapshot(groups, labels, vectors, consent=None, ages=None, more=None):
     n = len(groups)
     frame = pd.DataFrame(
         {
             "case_id": [f"c{i}" for i in range(n)],
             "group": [str(g) for g in groups],
             "label": labels,
-            "labels": [frozenset({label}) for label in labels],
+            "labels": [
+                frozenset({label}) | own
+                for label, own in zip(labels, more or [frozenset()] * n, strict=True)
+            ],
             "age": [None] * n if ages is None else ages,
             "consent": ["given"] * n if consent is None else consent,
             "added": pd.Timestamp("2020-01-01", tz="UTC"),
@@ -72,6 +75,7 @@ def archives(draw):
             st.lists(st.sampled_from(["given"] * 4 + ["suspended"]), min_size=n, max_size=n)
         ),
         ages=draw(st.lists(st.sampled_from([10.0, 50.0, 90.0, None]), min_size=n, max_size=n)),
+        more=draw(st.lists(st.frozensets(st.sampled_from(["mel", "df"])), min_size=n, max_size=n)),
     )
     return made, unit(draw(vector))
 
@@ -115,7 +119,7 @@ def test_the_nearest_of_some_labels_and_its_rank(archive, wanted):
     given_consent = (cases.frame["consent"] == "given").to_numpy()
     hit = Ranking(loaded, query, np.ones(len(loaded), bool)).nearest_with(wanted)
 
-    carries = given_consent & cases.frame["label"].isin(wanted).to_numpy()
+    carries = given_consent & [bool(labels & wanted) for labels in cases.frame["labels"]]
     candidates, similarity = slow_ranking(cases, query, carries)
     if not candidates:
         assert hit is None

@@ -76,6 +76,19 @@ def test_keeps_no_path_and_no_split(store, tmp_path):
         assert b"secret" not in file.read_bytes()
 
 
+def test_keeps_label_sets_and_flags_and_no_findings(store):
+    cases = frame(2, lens_dust=[True, False], keywords=["drusen; lens dust", "normal fundus"])
+    cases["labels"] = [frozenset({"nv", "O"}), frozenset({"nv"})]
+    cases["findings"] = [frozenset({"nv", "O: drusen"}), frozenset({"nv"})]
+    store.add(CaseTable(cases.assign(image="x.png")), vectors(2), model_digest="m1")
+    kept = store.frame()
+    assert kept["labels"].tolist() == [{"nv", "O"}, {"nv"}]
+    assert kept["lens_dust"].tolist() == [True, False]
+    assert kept["keywords"].tolist() == ["drusen; lens dust", "normal fundus"]
+    assert "findings" not in kept
+    assert store.verify() == []
+
+
 def test_refuses_metadata_that_holds_file_names(store):
     cases = frame(1).assign(image=["/secret/anna.jpg"], source=["C:\\scans\\anna.jpg"])
     with pytest.raises(StoreError, match="'source' holds the images' file names"):
@@ -113,6 +126,8 @@ def test_refuses_vectors_of_another_model(store):
         (frame(2).assign(consent="given"), r"columns \['consent'\] have names"),
         (frame(2).assign(size=[1.0, float("inf")]), "'c1': column 'size' holds inf"),
         (frame(2).assign(box=[[1], [2]]), "'c0': column 'box' holds"),
+        (frame(2).assign(labels=["nv", "nv"]), "'c0': labels must be a set that holds .*'nv'"),
+        (frame(2).assign(labels=[{"nv"}, {"mel"}]), "'c1': labels must be a set that holds"),
     ],
 )
 def test_refuses_rows_that_cannot_be_kept(store, cases, message):

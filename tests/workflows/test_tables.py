@@ -1,0 +1,48 @@
+"""What a lookup prints of cases with label sets, on a terminal of 80 columns."""
+
+import io
+
+from rich.console import Console
+
+from medshadow.retrieval import Hit, LookupAnswer
+from medshadow.retrieval.answer import NOTICE, Archive
+from medshadow.workflows.tables import print_answer
+
+NAMES = {"D": "diabetic retinopathy", "H": "hypertensive retinopathy", "N": "normal fundus"}
+
+
+def printed(answer):
+    console = Console(width=80, file=io.StringIO())
+    print_answer(answer, console)
+    return console.file.getvalue()
+
+
+def answer():
+    clear = {"eye": "left", "keywords": "normal fundus", "lens_dust": False, "image_offset": False}
+    dusty = {"eye": "right", "keywords": "drusen", "lens_dust": True, "image_offset": False}
+    hits = (
+        Hit("7_left", "7", "N", frozenset({"N"}), 0.9, 1, clear),
+        Hit("9_right", "9", "H", frozenset({"H", "D"}), 0.8, 2, dusty),
+    )
+    archive = Archive("eyes", 9, 8, "d", frozenset({"D"}), NAMES)
+    return LookupAnswer(archive, hits, hits[1], False, 2, "", 8, warnings=("Mind this.",))
+
+
+def test_says_every_label_its_name_and_the_keywords():
+    text = printed(answer())
+    assert text.splitlines()[0] == "! Mind this."
+    assert "H + D MALIGNANT" in " ".join(text.split())
+    for words in ("H: hypertensive retinopathy", "D: diabetic retinopathy", "N: normal fundus"):
+        assert words in text.splitlines()
+    assert "drusen" in text
+    assert "Nearest malignant case: 9_right, hypertensive retinopathy + diabetic" in text
+    assert "N 50%, H 50%, D 50%" in text
+    assert NOTICE in " ".join(text.split())
+
+
+def test_flags_are_named_where_they_are_raised():
+    text = printed(answer())
+    assert "flags" in text
+    assert text.count("lens dust") == 1
+    assert "False" not in text
+    assert "offset" not in text
