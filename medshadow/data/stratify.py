@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -151,24 +152,38 @@ class _Dealer:
             spare: whether the test side leaves two groups of each label to the other.
         """
         counts, turn = self._counts[groups], self._turn[groups]
-        sides = sorted(shares, key=lambda name: -shares[name])
-        share = np.array([shares[name] for name in sides])
-        held = np.zeros((len(sides), counts.shape[1]))
-        room = np.full(held.shape, len(groups))
+        tally = _Tally(shares, counts.shape[1])
         if spare:
-            room[sides.index(TEST)] = [_most_in_test(n) for n in (counts > 0).sum(0)]
-        side_of = np.full(len(groups), -1)
-        while (left := np.flatnonzero(side_of < 0)).size:
+            tally.room[TEST] = [_most_in_test(n) for n in (counts > 0).sum(0).tolist()]
+        side_of = np.full(len(groups), "", dtype=object)
+        while (left := np.flatnonzero(side_of == "")).size:
             carriers = (counts[left] > 0).sum(0)
             label = int(np.argmin(np.where(carriers, carriers, len(groups) + 1)))
             some = left[counts[left, label] > 0]
             for group in some[np.lexsort((turn[some], -counts[some, label]))]:
-                carried = counts[group] > 0
-                full = (room[:, carried] <= 0).any(1)
-                with np.errstate(over="ignore"):  # of a share next to nothing
-                    parts = held[:, [-1, label]].T / share
-                neediest = np.lexsort((*parts, full))[0]
-                side_of[group] = neediest
-                held[neediest] += counts[group]
-                room[neediest] -= carried
-        return np.array(sides, dtype=object)[side_of]
+                side_of[group] = tally.deal(counts[group].tolist(), label)
+        return side_of
+
+
+class _Tally:
+    """What each side holds, larger shares first, and for how many more groups it has room."""
+
+    def __init__(self, shares: Mapping[str, float], labels: int) -> None:
+        self._shares = dict(sorted(shares.items(), key=lambda item: -item[1]))
+        self._held = {side: [0] * labels for side in self._shares}
+        self.room: dict[str, list[float]] = {side: [math.inf] * labels for side in self._shares}
+
+    def deal(self, images: list[int], label: int) -> str:
+        """Give a group, by its images of each label, to the side neediest of one label."""
+        carried = [column for column, count in enumerate(images) if count]
+
+        def need(side: str) -> tuple[float, float]:
+            held, share = self._held[side], self._shares[side]
+            return held[label] / share, held[-1] / share
+
+        able = (side for side in self._shares if all(self.room[side][c] > 0 for c in carried))
+        side = min(able, key=need)
+        for column in carried:
+            self._held[side][column] += images[column]
+            self.room[side][column] -= 1
+        return side

@@ -246,3 +246,22 @@ def test_a_label_too_scarce_for_the_folds_is_named(caplog):
     with caplog.at_level(logging.WARNING):
         fold_cases(make_table([[{"N"}]] * 8 + [[{"N", "G"}]] * 2), 4)
     assert "too few groups to be in all 4 folds: G (2)" in caplog.text
+
+
+@pytest.mark.real_data
+def test_every_real_eye_label_is_within_two_images_of_its_fraction(odir5k_root):
+    from medshadow.data import odir5k_cases
+
+    cases = odir5k_cases(odir5k_root)
+    fractions = dict(zip(SECTIONS, FRACTIONS, strict=True))
+    for seed in range(3):
+        split = split_cases(cases, fractions, seed)
+        assert leakage(split).empty
+        assert largest_deviation(split, fractions) <= 2
+    folds = fold_cases(cases, 5, validation=0.1)
+    tested = pd.concat([fold.section("test").frame["case_id"] for fold in folds])
+    assert sorted(tested) == sorted(cases.frame["case_id"])
+    for fold in folds:
+        assert leakage(fold).empty
+        wanted = {"training": 0.72, "validation": 0.08, "test": 0.2}
+        assert largest_deviation(fold, wanted) <= 3
