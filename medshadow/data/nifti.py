@@ -145,8 +145,10 @@ def _eight_bits(values: npt.NDArray[Any], header: Any) -> npt.NDArray[np.uint8]:
     shown = np.zeros(values.shape, np.uint8)
     if low < high:
         for row, line in zip(shown, values, strict=True):
-            level = (np.nan_to_num(line.astype(np.float64), nan=low) - low) / (high - low)
-            row[...] = np.clip(np.floor(level * 256), 0, 255)
+            finite = np.nan_to_num(line.astype(np.float64), nan=low, posinf=high, neginf=low)
+            # Halves, since the whole span of two large numbers may be infinite.
+            level = (np.clip(finite, low, high) / 2 - low / 2) / (high / 2 - low / 2)
+            row[...] = np.minimum(np.floor(level * 256), 255)
     return shown
 
 

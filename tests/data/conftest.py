@@ -52,6 +52,8 @@ def write_dicom(tmp_path):
         big = syntax == uid.ExplicitVRBigEndian
         if data is None:
             data = values.astype(values.dtype.newbyteorder(">" if big else "<")).tobytes()
+            if big and values.dtype.itemsize == 1:  # samples of 8 bits are written as words of 16
+                data = np.frombuffer(data + b"\0" * (len(data) % 2), "<u2").byteswap().tobytes()
         file.PixelData = data + b"\0" * (len(data) % 2)
         file["PixelData"].VR = "OB" if values.dtype.itemsize == 1 and not big else "OW"
         file["PixelData"].is_undefined_length = syntax.is_encapsulated
