@@ -17,6 +17,7 @@ class ListedTriplets:
 
     anchor_order: Tensor | None = None
     reference_order: Tensor | None = None
+    fused = False
     first = 0
     widest = 0
 
@@ -47,6 +48,7 @@ class ListedPairs:
 
     anchor_order: Tensor | None = None
     reference_order: Tensor | None = None
+    fused = False
     first = 0
 
     def __init__(

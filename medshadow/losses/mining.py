@@ -143,6 +143,8 @@ def rule_named(name: str, fallback: str = FALLBACKS[0]) -> Rule:
 class MinedTriplets:
     """Of all triplets that labels allow, those that a rule takes."""
 
+    fused = False
+
     def __init__(self, allowed: LabelSelection, rule: Rule, *, soft: bool, keep: bool = False):
         self._allowed, self._rule, self._soft = allowed, rule, soft
         self._kept: list[Tensor] | None = [] if keep else None

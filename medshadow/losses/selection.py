@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from medshadow.losses.counting import TileCounts, Workspace, count_violations
+from medshadow.losses.fused import count_fused, counts_fused
 
 POSITIVE_RULES = ("any", "equal")
 
@@ -17,8 +20,9 @@ class Tile(NamedTuple):
     """Some anchors against all references, in the order of a selection.
 
     ``start`` is the first anchor's place; ``closeness`` (T x R) may be overwritten; ``weights``, of
-    its shape, receives the derivative of the sum of losses by it. ``margin`` is in the units of
-    closeness, ``scale`` one such unit in deviations.
+    its shape, receives the derivative of the sum of losses by it: the same matrix where the
+    selection is ``fused``. ``margin`` is in the units of closeness, ``scale`` one such unit in
+    deviations.
     """
 
     start: int
@@ -51,6 +55,7 @@ class Selection(Protocol):
 
     ``first`` is the first anchor in that order that has triplets, ``widest`` the largest number of
     positives, and ``triplets`` counts all triplets chosen, once every tile has been counted.
+    ``fused`` says that ``count`` writes weights over closeness and divides its work itself.
     """
 
     @property
@@ -61,6 +66,11 @@ class Selection(Protocol):
     @property
     def reference_order(self) -> Tensor | None:
         """Which reference stands where; None as given."""
+        ...
+
+    @property
+    def fused(self) -> bool:
+        """Whether ``count`` reads closeness and writes weights in one matrix."""
         ...
 
     first: int
@@ -116,6 +126,11 @@ class ClassBlocks:
         self.first = int((positives <= 0).sum()) if bool(self.triplets) else len(labels)
         self.widest = max(self._sizes, default=0)
 
+    @property
+    def fused(self) -> bool:
+        """Whether compiled loops count."""
+        return counts_fused(self._size.device, len(self._size), len(self.reference_order))
+
     def sides(self, tile: Tile) -> Sides:
         """A run of columns for each anchor; every other column is a negative."""
         some = slice(tile.start, tile.stop)
@@ -134,7 +149,11 @@ class ClassBlocks:
 
     def count(self, tile: Tile) -> TileCounts:
         """Count the violations among all triplets of some anchors."""
-        return _count_all(tile, self.sides(tile))
+        if not self.fused:
+            return _count_all(tile, self.sides(tile))
+        own = torch.full_like(self._size, -1) if self._own is None else self._own
+        by_row = [each[tile.start : tile.stop].numpy() for each in (self._begin, self._size, own)]
+        return count_fused("count_blocks", tile.closeness, tile.margin, by_row)[0]
 
 
 class LabelSets:
@@ -160,6 +179,11 @@ class LabelSets:
         self.widest = len(self._references)
         self.triplets = torch.zeros((), dtype=torch.int64, device=labels.device)
 
+    @property
+    def fused(self) -> bool:
+        """Whether compiled loops count."""
+        return counts_fused(self._anchors.device, len(self._anchors), len(self._references))
+
     def sides(self, tile: Tile) -> Sides:
         """Gathered columns of the positives; ``triplets`` grows by the tile's."""
         positive, negative = self._masks(tile.start, tile.stop)
@@ -176,7 +200,28 @@ class LabelSets:
 
     def count(self, tile: Tile) -> TileCounts:
         """Count the violations among all triplets of some anchors."""
-        return _count_all(tile, self.sides(tile))
+        if not self.fused:
+            return _count_all(tile, self.sides(tile))
+        own = np.arange(tile.start, tile.stop) + (self._own_at or 0)
+        if self._own_at is None:
+            own[:] = -1
+        anchors, references = self._words
+        counts, triplets = count_fused(
+            "count_sets",
+            tile.closeness,
+            tile.margin,
+            [anchors[tile.start : tile.stop], own],
+            references,
+            self._equal,
+        )
+        self.triplets = self.triplets + triplets.sum()
+        return counts
+
+    @cached_property
+    def _words(self) -> tuple[np.ndarray, np.ndarray]:
+        """Label sets as bits of 64-bit words: S x W of the anchors, W x R of the references."""
+        anchors = _bits(self._anchors)
+        return anchors, np.ascontiguousarray(_bits(self._references).T)
 
     def _masks(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         size = self._anchor_size[start:stop]
@@ -210,6 +255,11 @@ def _multi_hot(labels: Tensor, name: str) -> Tensor:
     if not bool(((known == 0) | (known == 1)).all()):
         raise ValueError(f"{name}: a label set is a row of zeros and ones; found other values")
     return known
+
+
+def _bits(sets: Tensor) -> np.ndarray:
+    sets = torch.nn.functional.pad(sets, (0, -sets.shape[1] % 64))
+    return np.packbits(sets.bool().numpy(), axis=1, bitorder="little").view(np.uint64)
 
 
 def padded(columns: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

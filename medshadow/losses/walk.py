@@ -77,7 +77,7 @@ class _Walk:
         )
         self.finite = self.anchors.finite & self.references.finite
         self.normalize = normalize
-        self.selection = selection
+        self.selection, self.fused = selection, selection.fused
         self.margin = margin / self.scale
         self.compared = self.references.units if normalize else self.references.rows
 
@@ -100,7 +100,9 @@ class _Walk:
             units = anchors.units[start:stop]
             shape = (stop - start, len(compared))
             closeness = workspace.take("closeness", shape, units.dtype)
-            weights = workspace.take("weights", shape, units.dtype)
+            weights = closeness
+            if not self.fused:
+                weights = workspace.take("weights", shape, units.dtype)
             torch.mm(units, compared.T, out=closeness)
             if not self.normalize:
                 difference = workspace.take("difference", shape, units.dtype)
@@ -119,7 +121,7 @@ class _Walk:
         """Count a tile's violations, on CPUs in blocks that stay in the cores' own cache."""
         rows, width = closeness.shape
         block = rows
-        if closeness.device.type == "cpu":
+        if closeness.device.type == "cpu" and not self.fused:
             block = max(1, BLOCK_ENTRIES * torch.get_num_threads() // width)
         for first in range(0, rows, block):
             part = slice(first, first + block)
@@ -143,7 +145,10 @@ class _Walk:
         if begin >= end or width == 0:
             return []
         size = self.compared.element_size()
-        row_bytes = width * (4 * size + 8) + self.selection.widest * (4 * size + 24)
+        if self.fused:
+            row_bytes = width * size * (1 if self.normalize else 2)
+        else:
+            row_bytes = width * (4 * size + 8) + self.selection.widest * (4 * size + 24)
         count = math.ceil((end - begin) / max(1, tile_bytes // row_bytes))
         length = math.ceil((end - begin) / count)
         return [(start, min(start + length, end)) for start in range(begin, end, length)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
+
+from medshadow.losses import all_triplet_hinge, fused
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Listed:
     hardest: float
 
 
-def relation(one: Tensor, other: Tensor, positive: str) -> str:
+def relation_of(one: Tensor, other: Tensor, positive: str) -> str:
     """Return "positive", "negative" or "neither" for two labels or two label sets."""
     if one.ndim == 0:
         return "positive" if one == other else "negative"
@@ -40,7 +43,7 @@ def all_triplets(
     others = labels if reference_labels is None else reference_labels
     triplets = []
     for a in range(len(labels)):
-        kinds = [relation(labels[a], other, positive) for other in others]
+        kinds = [relation_of(labels[a], other, positive) for other in others]
         if reference_labels is None:
             kinds[a] = "itself"
         for p, kind in enumerate(kinds):
@@ -99,3 +102,75 @@ def list_triplets() -> Callable[..., Listed]:
         )
 
     return listed
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Tensor]:
+    """Return a function that draws rows of this size and width in float64."""
+
+    def rows(size: int, width: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(size, width, generator=generator, dtype=torch.float64)
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def draw_labels() -> Callable[..., Tensor]:
+    """Return a function that draws single labels."""
+
+    def labels(size: int, classes: int, seed: int = 0) -> Tensor:
+        return torch.randint(classes, (size,), generator=torch.Generator().manual_seed(seed))
+
+    return labels
+
+
+@pytest.fixture(scope="session")
+def draw_sets() -> Callable[..., Tensor]:
+    """Return a function that draws label sets, some of them empty."""
+
+    def sets(size: int, labels: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return (torch.rand(size, labels, generator=generator) < 0.35).long()
+
+    return sets
+
+
+@pytest.fixture(scope="session")
+def agree(list_triplets: Callable[..., Listed]) -> Callable[..., None]:
+    """Return an assertion: value and gradients equal those of the list of triplets."""
+    exact = {"rtol": 1e-9, "atol": 1e-12}
+
+    def agree(embeddings: Tensor, labels: Tensor, **options) -> None:
+        tile_bytes = options.pop("tile_bytes", 2**25)
+        expected = list_triplets(embeddings, labels, **options)
+        rows = embeddings.clone().requires_grad_()
+        references = options.pop("references", None)
+        if references is not None:
+            references = references.clone().requires_grad_()
+        loss = all_triplet_hinge(
+            rows, labels, references=references, tile_bytes=tile_bytes, **options
+        )
+        loss.backward()
+        torch.testing.assert_close(loss.detach(), expected.loss, **exact)
+        torch.testing.assert_close(rows.grad, expected.by_embeddings, **exact)
+        if references is not None:
+            torch.testing.assert_close(references.grad, expected.by_references, **exact)
+
+    return agree
+
+
+@pytest.fixture(scope="session")
+def relation() -> Callable[..., str]:
+    """Return the rule of two labels or label sets: positive, negative or neither."""
+    return relation_of
+
+
+@pytest.fixture(scope="module", params=["torch", "compiled"])
+def way_of_counting(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Count with torch's operations, then with the compiled loops, whatever the size."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "FUSED_FROM", 0 if request.param == "compiled" else math.inf)
+        yield request.param

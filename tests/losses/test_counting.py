@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from medshadow.losses.counting import Workspace, count_violations, sort_rows
+from medshadow.losses.counting import Workspace, count_below, count_violations, sort_rows
+
+# A slow machine is no failure of the loss.
+BUSY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -58,3 +63,22 @@ def test_counts_equal_every_pair_compared(grid, positives, dtype):
     assert torch.equal(weights, expected)
     assert counts.active == violates.sum()
     torch.testing.assert_close(counts.hinges, hinges, rtol=1e-6, atol=1e-4)
+
+
+@settings(BUSY_MACHINE, max_examples=60)
+@given(data=st.data())
+def test_counting_equals_comparing_with_every_threshold(data):
+    # A coarse grid makes ties between values and thresholds common; -0.0 must equal 0.0.
+    number = st.sampled_from([-3e38, -1.0, -0.5, -0.0, 0.0, 1e-30, 0.25, 0.5, 1.0, 3e38])
+    rows, width = 3, data.draw(st.integers(1, 40))
+    some = data.draw(st.lists(number, min_size=rows * width, max_size=rows * width))
+    thresholds = torch.tensor(some).view(rows, width)
+    thresholds[0, data.draw(st.integers(0, width)) :] = torch.inf
+    thresholds[2] = thresholds[2, 0]
+    thresholds = thresholds.sort(1).values
+    others = data.draw(st.lists(number, min_size=rows * 9, max_size=rows * 9))
+    values = torch.tensor(others).view(rows, 9)
+    counted = torch.full_like(values, torch.nan)
+    count_below(thresholds, thresholds.isfinite().sum(1), values, counted, Workspace(values.device))
+    expected = (thresholds[:, None, :] < values[:, :, None]).sum(2)
+    assert torch.equal(counted, expected.to(values.dtype))

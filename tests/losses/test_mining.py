@@ -48,46 +48,40 @@ def batch(case, size=14, width=3, seed=0):
     return rows, labels, references, reference_labels, way
 
 
-def relation(one, other, rule):
-    if one.ndim == 0:
-        return "positive" if one == other else "negative"
-    first, second = set(one.nonzero()[:, 0].tolist()), set(other.nonzero()[:, 0].tolist())
-    if not first or not second:
-        return "neither"
-    if not first & second:
-        return "negative"
-    return "positive" if rule == "any" or first == second else "neither"
+@pytest.fixture(scope="session")
+def listed_by_hand(relation):
+    """Return the rules' definition, one anchor and one positive after the other."""
 
-
-def listed_by_hand(mining, fallback, rows, labels, references, reference_labels, way):
-    """The rule's definition, one anchor and one positive after the other."""
-    deviations = shadow_deviation(rows, references, normalize=way["normalize"]).tolist()
-    others = labels if references is None else reference_labels
-    triplets = []
-    for a, delta in enumerate(deviations):
-        kinds = [relation(labels[a], other, way["positive"]) for other in others]
-        if references is None:
-            kinds[a] = "itself"
-        negatives = [n for n, kind in enumerate(kinds) if kind == "negative"]
-        positives = [p for p, kind in enumerate(kinds) if kind == "positive"]
-        if not negatives or not positives:
-            continue
-        hardest = min(negatives, key=lambda n: delta[n])
-        if mining == "batch_hard":
-            triplets.append((a, max(positives, key=lambda p: delta[p]), hardest))
-            continue
-        for p in positives:
-            if mining == "hardest_negative":
-                triplets.append((a, p, hardest))
+    def by_hand(mining, fallback, rows, labels, references, reference_labels, way):
+        deviations = shadow_deviation(rows, references, normalize=way["normalize"]).tolist()
+        others = labels if references is None else reference_labels
+        triplets = []
+        for a, delta in enumerate(deviations):
+            kinds = [relation(labels[a], other, way["positive"]) for other in others]
+            if references is None:
+                kinds[a] = "itself"
+            negatives = [n for n, kind in enumerate(kinds) if kind == "negative"]
+            positives = [p for p, kind in enumerate(kinds) if kind == "positive"]
+            if not negatives or not positives:
                 continue
-            inside = [n for n in negatives if delta[p] < delta[n] < delta[p] + MARGIN]
-            if inside:
-                triplets.append((a, p, min(inside, key=lambda n: delta[n])))
-            elif fallback == "hardest":
-                triplets.append((a, p, hardest))
-            elif fallback == "easiest":
-                triplets.append((a, p, max(negatives, key=lambda n: delta[n])))
-    return sorted(triplets)
+            hardest = min(negatives, key=lambda n: delta[n])
+            if mining == "batch_hard":
+                triplets.append((a, max(positives, key=lambda p: delta[p]), hardest))
+                continue
+            for p in positives:
+                if mining == "hardest_negative":
+                    triplets.append((a, p, hardest))
+                    continue
+                inside = [n for n in negatives if delta[p] < delta[n] < delta[p] + MARGIN]
+                if inside:
+                    triplets.append((a, p, min(inside, key=lambda n: delta[n])))
+                elif fallback == "hardest":
+                    triplets.append((a, p, hardest))
+                elif fallback == "easiest":
+                    triplets.append((a, p, max(negatives, key=lambda n: delta[n])))
+        return sorted(triplets)
+
+    return by_hand
 
 
 def mine(mining, fallback, rows, labels, references, reference_labels, way, **more):
@@ -103,7 +97,7 @@ def mine(mining, fallback, rows, labels, references, reference_labels, way, **mo
 @pytest.mark.parametrize("tile_bytes", [1, 2**20])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("mining", "fallback"), RULES)
-def test_miners_take_what_their_rule_says(mining, fallback, case, tile_bytes):
+def test_miners_take_what_their_rule_says(listed_by_hand, mining, fallback, case, tile_bytes):
     for seed in range(4):
         given_batch = batch(case, seed=seed)
         expected = listed_by_hand(mining, fallback, *given_batch)
@@ -114,7 +108,9 @@ def test_miners_take_what_their_rule_says(mining, fallback, case, tile_bytes):
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("mining", "fallback"), RULES)
-def test_loss_and_gradient_are_those_of_the_mined_list(mining, fallback, case, soft):
+def test_loss_and_gradient_are_those_of_the_mined_list(
+    listed_by_hand, mining, fallback, case, soft
+):
     rows, labels, references, reference_labels, way = batch(case)
     a, p, n = torch.tensor(
         listed_by_hand(mining, fallback, rows, labels, references, reference_labels, way)
@@ -153,7 +149,7 @@ def test_a_miners_list_gives_the_same_loss_as_mining_inside(soft, normalize):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize(("mining", "fallback"), RULES)
-def test_ties_change_no_value(mining, fallback, data):
+def test_ties_change_no_value(listed_by_hand, mining, fallback, data):
     """Directions of a coarse grid, so that many deviations are equal."""
     size = data.draw(st.integers(2, 12))
     grid = st.lists(st.integers(-1, 1), min_size=2, max_size=2)
@@ -249,7 +245,7 @@ def test_references_that_hold_the_batch_leave_each_anchor_itself_out(mining, fal
 
 
 @pytest.mark.parametrize("case", ["labels", "label sets", "some alone"])
-def test_the_batch_may_stand_anywhere_among_the_references(case):
+def test_the_batch_may_stand_anywhere_among_the_references(relation, case):
     rows, labels, _, _, way = batch(case)
     around, around_labels, *_ = batch(case, size=20, seed=5)
     around[6:20], around_labels[6:20] = rows, labels

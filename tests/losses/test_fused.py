@@ -1,0 +1,188 @@
+"""The compiled loops against torch's operations on batches that are worth them."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from medshadow.losses import ShadowLoss, fused
+from medshadow.losses.counting import Workspace
+from medshadow.losses.selection import Tile, select_by_labels
+
+numba = pytest.importorskip("numba")
+
+
+@pytest.fixture
+def both_ways(monkeypatch):
+    """Return a function that gives loss, gradients and statistics as both ways of counting do."""
+
+    def counted(embeddings, labels, references=None, reference_labels=None, **options):
+        found = []
+        for limit in (math.inf, 0):
+            monkeypatch.setattr(fused, "FUSED_FROM", limit)
+            leaves = [
+                rows.clone().requires_grad_()
+                for rows in (embeddings, references)
+                if rows is not None
+            ]
+            loss = ShadowLoss(0.25, **options)
+            value = loss(
+                leaves[0],
+                labels,
+                ref_emb=leaves[-1] if references is not None else None,
+                ref_labels=reference_labels,
+            )
+            value.backward()
+            found.append((value.detach(), [leaf.grad for leaf in leaves], loss.statistics))
+        return found
+
+    return counted
+
+
+def rows_of(size, width, kind, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(size, width, generator=generator)
+    if kind == "ties":  # directions of a coarse grid: most cosines occur many times
+        rows = (rows * 1.2).round()
+    elif kind == "crowded":  # one far positive stretches the table; all others share a cell
+        rows = 1 + 1e-4 * rows
+        rows[:2] = -1
+    elif kind == "collapsed":
+        rows[:] = rows[0]
+    return rows
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("sets", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "ties", "crowded", "collapsed"])
+def test_both_ways_of_counting_agree(both_ways, kind, sets, normalize):
+    rows, labels = rows_of(230, 3, kind), torch.arange(230) ** 2 % 7
+    if sets:
+        labels = torch.nn.functional.one_hot(labels, 70) + torch.nn.functional.one_hot(
+            labels // 3, 70
+        )
+        labels = labels.clamp(max=1)
+        labels[5] = 0
+    (value, grads, told), (fast, fast_grads, fast_told) = both_ways(
+        rows, labels, normalize=normalize
+    )
+    torch.testing.assert_close(fast, value, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(fast_grads[0], grads[0], rtol=1e-4, atol=1e-7)
+    assert fast_told == told
+    assert told["triplets"] > 0
+
+
+def test_references_and_more_labels_than_a_word_holds(both_ways):
+    rows, others = rows_of(90, 4, "plain"), rows_of(140, 4, "plain", seed=1)
+    generator = torch.Generator().manual_seed(2)
+    sets, other_sets = (torch.rand(n, 150, generator=generator) < 0.012 for n in (90, 140))
+    for positive in ("any", "equal"):
+        one, two = both_ways(rows, sets, others, other_sets, positive=positive)
+        torch.testing.assert_close(two[0], one[0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(two[1], one[1], rtol=1e-4, atol=1e-7)
+        assert two[2] == one[2]
+        assert one[2]["triplets"] > 0
+
+
+def test_many_thresholds_in_one_cell_are_found_among_each_other(both_ways):
+    # Two classes of 1500: more thresholds than a cell can tell apart without a search.
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(3000, 2, generator=generator)
+    rows[1::3] = rows[1] + 1e-5 * rows[1::3]
+    (value, grads, told), (fast, fast_grads, fast_told) = both_ways(rows, torch.arange(3000) % 2)
+    torch.testing.assert_close(fast, value, rtol=1e-5, atol=0)
+    torch.testing.assert_close(fast_grads, grads, rtol=1e-3, atol=1e-8)
+    assert fast_told == told
+
+
+@pytest.mark.parametrize("sets", [False, True])
+def test_the_number_of_threads_changes_no_digit(sets):
+    labels = torch.arange(700) % 9
+    if sets:
+        labels = torch.nn.functional.one_hot(labels)
+    rows = rows_of(700, 8, "plain")
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(counts_of(rows, labels))
+    finally:
+        torch.set_num_threads(before)
+    for weights, counts in found[1:]:
+        assert torch.equal(weights, found[0][0])
+        assert counts == found[0][1]
+
+
+def counts_of(rows, labels):
+    """Weights and counts of one tile, without the products, which torch divides in its own way."""
+    selection = select_by_labels(labels, None, None, "any")
+    assert selection.fused
+    ordered = rows if selection.anchor_order is None else rows[selection.anchor_order]
+    closeness = (ordered[:, None] * ordered[None]).sum(2)
+    margin = torch.tensor(0.2)
+    tile = Tile(0, closeness, closeness, margin, torch.ones(()), Workspace(rows.device))
+    return closeness, selection.count(tile)
+
+
+def test_small_batches_do_not_load_the_loops():
+    code = (
+        "import sys, torch\n"
+        "from medshadow.losses import ShadowLoss\n"
+        "ShadowLoss()(torch.randn(112, 8), torch.arange(112) % 7)\n"
+        "assert 'numba' not in sys.modules\n"
+        "ShadowLoss(mining='semihard')(torch.randn(300, 8), torch.arange(300) % 7)\n"
+        "assert 'numba' not in sys.modules\n"
+        "ShadowLoss()(torch.randn(300, 8), torch.arange(300) % 7)\n"
+        "assert 'numba' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_numba_torch_counts():
+    code = (
+        "import sys, torch\n"
+        "sys.modules['numba'] = None\n"
+        "from medshadow.losses import ShadowLoss, fused\n"
+        "value = ShadowLoss()(torch.eye(300), torch.arange(300) % 7)\n"
+        "assert fused.loops() is None\n"
+        "assert abs(value.item() - 0.2) < 1e-6, value\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_where_nothing_can_be_written_the_loops_are_compiled_all_the_same(monkeypatch):
+    from numba.core import caching
+
+    from medshadow.losses import loops
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+
+    def double(x: float) -> float:
+        return 2 * x
+
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(double)
+    assert loops._compiled()(double)(1.5) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_forked_process_counts_with_threads_of_its_own():
+    code = (
+        "import os, torch\n"
+        "from medshadow.losses import all_triplet_hinge, fused\n"
+        "fused._ENTRIES_A_THREAD = 1\n"
+        "torch.set_num_threads(2)\n"
+        "rows, labels = torch.eye(300), torch.arange(300) % 7\n"
+        "all_triplet_hinge(rows, labels, margin=0.2)\n"
+        "assert fused._workers.cache_info().currsize == 1\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(fused._workers.cache_info().currsize)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

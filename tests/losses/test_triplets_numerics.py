@@ -1,0 +1,112 @@
+"""All triplets of awkward batches: zero, huge, missing, half precise, not finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medshadow.losses import all_triplet_hinge
+
+pytestmark = pytest.mark.usefixtures("way_of_counting")
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_zero_rows_are_defined(list_triplets, draw, agree, normalize):
+    embeddings = draw(8, 3)
+    embeddings[2] = 0
+    embeddings[5] = -0.0
+    agree(embeddings, torch.arange(8) % 3, margin=0.5, normalize=normalize)
+    rows = embeddings.clone().requires_grad_()
+    all_triplet_hinge(rows, torch.arange(8) % 3, margin=0.5).backward()
+    assert not rows.grad[[2, 5]].any()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("labels", [[], [0], [0, 0, 0], [0, 1, 2]])
+def test_a_batch_without_triplets_gives_zero(labels, normalize):
+    rows = torch.randn(len(labels), 3, requires_grad=True)
+    known = torch.tensor(labels, dtype=torch.int64)
+    for reduction in ("mean", "mean_active", "sum"):
+        for form in (known, torch.nn.functional.one_hot(known, 4)):
+            rows.grad = None
+            loss = all_triplet_hinge(
+                rows, form, margin=0.2, reduction=reduction, normalize=normalize
+            )
+            loss.backward()
+            assert loss.item() == 0
+            assert rows.grad is not None
+            assert not rows.grad.any()
+
+
+def test_empty_references_give_zero():
+    rows = torch.randn(3, 2, requires_grad=True)
+    loss = all_triplet_hinge(
+        rows,
+        torch.tensor([0, 1, 1]),
+        references=torch.zeros(0, 2),
+        reference_labels=torch.zeros(0, dtype=torch.int64),
+        margin=0.2,
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert not rows.grad.any()
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e15, 1e30, 3e38])
+def test_the_sphere_knows_no_norm(draw, draw_labels, size):
+    rows = draw(12, 4).float()
+    labels = draw_labels(12, 3)
+    expected = all_triplet_hinge(rows, labels, margin=0.2)
+    rows = (rows / rows.abs().max() * size).requires_grad_()
+    loss = all_triplet_hinge(rows, labels, margin=0.2)
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    assert torch.isfinite(rows.grad).all()
+
+
+def test_huge_norms_in_the_general_form(list_triplets, draw, draw_labels):
+    rows = (draw(10, 3) * 1e36).float().requires_grad_()
+    labels = draw_labels(10, 3)
+    loss = all_triplet_hinge(rows, labels, margin=0.2, normalize=False)
+    loss.backward()
+    expected = list_triplets(rows, labels, margin=0.2, normalize=False)
+    torch.testing.assert_close(loss.double(), expected.loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(rows.grad.double(), expected.by_embeddings, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_not_finite_is_never_hidden(draw, value, normalize):
+    rows = draw(6, 3)
+    rows[4, 1] = value
+    # Row 4 belongs to no triplet, and is reported all the same.
+    for labels in (torch.tensor([0, 0, 1, 1, 2, 1]), torch.zeros(6, dtype=torch.int64)):
+        leaf = rows.clone().requires_grad_()
+        loss = all_triplet_hinge(leaf, labels, margin=0.2, normalize=normalize)
+        loss.backward()
+        assert loss.isnan()
+        assert leaf.grad.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(list_triplets, draw, draw_labels, dtype):
+    rows = draw(24, 8).to(dtype).requires_grad_()
+    labels = draw_labels(24, 4)
+    loss = all_triplet_hinge(rows, labels, margin=0.2)
+    loss.backward()
+    expected = list_triplets(rows, labels, margin=0.2)
+    assert loss.dtype == torch.float32
+    assert rows.grad.dtype == dtype
+    torch.testing.assert_close(loss.double(), expected.loss, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(rows.grad, expected.by_embeddings.to(dtype), rtol=1e-2, atol=1e-4)
+
+
+def test_autocast_does_not_reach_inside(list_triplets, draw, draw_labels):
+    rows = draw(24, 8).float().requires_grad_()
+    labels = draw_labels(24, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = all_triplet_hinge(rows, labels, margin=0.2)
+    loss.backward()
+    expected = list_triplets(rows, labels, margin=0.2)
+    torch.testing.assert_close(loss.double(), expected.loss, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(rows.grad.double(), expected.by_embeddings, rtol=1e-4, atol=1e-6)
