@@ -149,8 +149,11 @@ def test_a_real_split_by_image_leaks_about_a_third(ham10000_root, tmp_path):
 
     cases = ham10k_cases(ham10000_root)
     sizes = {"train": 7007, "val": 1003, "test": 2005}
-    words = np.random.default_rng(0).permutation(np.repeat(list(sizes), list(sizes.values())))
-    published = write(tmp_path, zip(cases.frame["case_id"], words, strict=True))
-    found = measure_leakage(load_published_split(cases, published))
-    assert found.images == 2005
-    assert 0.3 < found.share < 0.4
+    for seed in range(3):
+        words = np.random.default_rng(seed).permutation(
+            np.repeat(list(sizes), list(sizes.values()))
+        )
+        published = write(tmp_path, zip(cases.frame["case_id"], words, strict=True))
+        found = measure_leakage(load_published_split(cases, published))
+        assert found.images == 2005
+        assert 0.335 < found.share < 0.375
