@@ -59,7 +59,7 @@ class Leakage:
     def __str__(self) -> str:
         return (
             f"{self.leaking_images} of {self.images} {self.section} images ({self.share:.1%}) "
-            f"share one of {self.leaking_groups} groups with {self.seen_in}"
+            f"share a group with {self.seen_in} ({self.leaking_groups} groups)"
         )
 
 
@@ -80,7 +80,7 @@ def measure_leakage(table: CaseTable, section: str = "test", seen_in: str = "tra
         ...     "case_id": list("abcd"), "image": "x.jpg", "group": list("1123"), "label": "nv",
         ...     "section": ["training", "test", "test", "training"]}))
         >>> print(measure_leakage(cases))
-        1 of 2 test images (50.0%) share one of 1 groups with training
+        1 of 2 test images (50.0%) share a group with training (1 groups)
     """
     groups = table.section(section).frame["group"]
     known = groups[groups.isin(table.section(seen_in).frame["group"])]

@@ -67,7 +67,7 @@ def test_a_split_by_group_leaks_nothing():
 def test_leakage_says_itself():
     frame = TABLE.frame.assign(section=["test", "training", "test", *["training"] * 11])
     found = measure_leakage(CaseTable(frame))
-    assert str(found) == "1 of 2 test images (50.0%) share one of 1 groups with training"
+    assert str(found) == "1 of 2 test images (50.0%) share a group with training (1 groups)"
 
 
 def test_a_section_without_cases_has_no_leakage():
