@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from medshadow.data.registration import Registration, register
 from medshadow.data.sketch import Sketch, mirrored, unit
@@ -135,7 +135,7 @@ def candidates(
     project = _Projection(stacked)
     # The trees are drawn at random.
     cv2.setRNGSeed(0)
-    index = cv2.flann_Index(project(stacked), {"algorithm": 1, "trees": 4})  # k-d trees
+    index = cv2.flann.Index(project(stacked), {"algorithm": 1, "trees": 4})  # k-d trees
     group_of = np.asarray(groups)
     starts = np.searchsorted(owner, np.arange(len(sketches) + 1))
 
@@ -164,7 +164,7 @@ def candidates(
 
 
 def _most_voted(
-    images: npt.NDArray[np.int64], votes: npt.NDArray[np.float64], mirror: bool
+    images: npt.NDArray[np.int64], votes: npt.NDArray[Any], mirror: bool
 ) -> Iterator[tuple[int, int, bool]]:
     for image, row in zip(images.tolist(), votes, strict=True):
         likely = np.flatnonzero(row >= MIN_VOTES)

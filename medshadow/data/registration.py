@@ -136,7 +136,7 @@ def _matches(
 
 
 def _best_fit(
-    first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], move: npt.NDArray[np.float64]
+    first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], move: cv2.typing.MatLike
 ) -> tuple[float, float, float]:
     """Correlation, agreement and overlap, with the fitted or the refined transform."""
     fits = [_compare(first, second, cv2.invertAffineTransform(move))]
@@ -148,7 +148,7 @@ def _best_fit(
 
 
 def _refined(
-    first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], back: npt.NDArray[np.float64]
+    first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], back: cv2.typing.MatLike
 ) -> npt.NDArray[np.float32] | None:
     field = (first != OUTSIDE).astype(np.uint8)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
@@ -164,7 +164,7 @@ def _refined(
 
 
 def _compare(
-    first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], back: npt.NDArray[np.floating]
+    first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], back: cv2.typing.MatLike
 ) -> tuple[float, float, float]:
     """Lay the second over the first (``back`` leads from first to second) and correlate."""
     size = first.shape[1], first.shape[0]
@@ -188,7 +188,7 @@ def _compare(
 
 
 def _correlation(
-    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.float32], second: cv2.typing.MatLike, where: npt.NDArray[np.bool_]
 ) -> float:
     one, two = first[where], second[where]
     one, two = one - one.mean(), two - two.mean()

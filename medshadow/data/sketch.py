@@ -94,7 +94,7 @@ def unit(descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 @cache
 def _sift() -> Any:
     # The thresholds are low because thin vessels are faint; the strongest are kept.
-    return cv2.SIFT_create(nfeatures=KEYPOINTS, contrastThreshold=0.01, edgeThreshold=20)
+    return cv2.SIFT.create(nfeatures=KEYPOINTS, contrastThreshold=0.01, edgeThreshold=20)
 
 
 def _cut_to_field(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -279,13 +279,3 @@ def test_the_page_goes_on_without_an_image_that_has_gone(photographed_again, tmp
     report = audit(photographed_again, progress=False)
     (tmp_path / "c.png").unlink()
     assert audit_page(report, photographed_again).count("<img") == 2
-
-
-@pytest.mark.real_data
-def test_the_identical_patients_of_odir_are_found(odir5k_root):
-    from medshadow.data.odir5k import odir5k_cases
-
-    table = odir5k_cases(odir5k_root, on_error="skip")
-    few = table.frame["group"].isin({"2487", "3185"}) | (table.frame.index % 40 == 0)
-    report = audit(CaseTable(table.frame[few]), progress=False)
-    assert ("2487", "3185") in report.same_groups
