@@ -1,9 +1,4 @@
-"""The drawn eye before any disease: ground, choroid, optic disc, vessels, macula, fibre sheen.
-
-Every eye is drawn as a right eye seen by the photographer: disc to the right of the macula. A left
-eye is its mirror image, made when it is photographed. Sizes are pixels of a ``SIDE x SIDE`` canvas,
-on which the optic disc is about 30 wide, as in a photograph of 45 degrees and 210 across.
-"""
+"""The drawn eye before any disease: ground, choroid, optic disc, vessels, macula, fibre sheen."""
 
 from __future__ import annotations
 
@@ -12,6 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from medshadow.data.phantom_anatomy import Anatomy
 from medshadow.data.phantom_marks import SIDE, Map, grown, noise, ramp
 from medshadow.data.phantom_vessels import Vessels, grow_vessels
 
@@ -22,67 +18,8 @@ _BLOOD = (0.34, 0.92, 0.74)
 _PIGMENT = (0.62, 0.85, 0.95)
 _CHOROID = (0.10, 0.55, 0.75)
 # What a layer's pixels turn to.
-_PALE, _CUP = (1.0, 0.68, 0.36), (1.0, 0.92, 0.68)
+_PALE, _CUP = (1.0, 0.72, 0.40), (1.0, 0.94, 0.70)
 _LIPID, _WHITE = (1.0, 0.88, 0.42), (1.0, 0.95, 0.84)
-
-
-@dataclass(frozen=True)
-class Person:
-    """What a patient's two eyes have in common."""
-
-    tone: tuple[float, float, float]
-    age: int
-    vein: float
-    artery: float
-    tortuous: float
-    disc: float
-    cup: float
-    choroid: float
-
-
-@dataclass
-class Anatomy:
-    """How one eye is built; diseases change it before it is drawn.
-
-    Attributes:
-        disc: centre of the disc, x and y.
-        fovea: centre of the macula, x and y.
-        radius: half the disc's height.
-        tilt: the disc's height over its width, at least 1.
-        turn: the disc's rotation in radians.
-        cup: the cup's height over the disc's.
-        notch: where the rim is thinned, in radians, and how much.
-        crescent: width of the pale crescent beside the disc, in disc radii.
-        halo: how far the crescent reaches round the disc, 0 to 1.
-        pallor: 0 for a pink rim, 1 for a white one.
-        vein: width of the large veins.
-        artery: width of the large arteries.
-        tortuous: how far vessels wind.
-        nicking: how far veins vanish under arteries, 0 to 1.
-        reflex: brightness of the streak along arteries.
-        choroid: how plainly choroidal vessels show, about 0 to 1.5.
-        sheen: brightness of the nerve fibres.
-        defect: where nerve fibres are lost, in radians round the disc, and how broadly.
-    """
-
-    disc: tuple[float, float]
-    fovea: tuple[float, float]
-    radius: float
-    vein: float
-    artery: float
-    tortuous: float
-    cup: float
-    choroid: float
-    tilt: float = 1.05
-    turn: float = 0.0
-    notch: tuple[float, float] = (0.0, 0.0)
-    crescent: float = 0.0
-    halo: float = 0.0
-    pallor: float = 0.0
-    nicking: float = 0.0
-    reflex: float = 0.4
-    sheen: float = 0.2
-    defect: tuple[float, float] = (0.0, 0.0)
 
 
 def _empty() -> Map:
@@ -147,57 +84,6 @@ class Retina:
         return np.asarray(np.stack(planes), np.float32)
 
 
-def draw_person(rng: np.random.Generator, age: int) -> Person:
-    """Draw what both eyes of a patient of that age share: colour, vessels, disc, choroid.
-
-    Example:
-        >>> draw_person(np.random.default_rng(0), 60).age
-        60
-    """
-    melanin, red = rng.uniform(0.1, 1.0), rng.uniform(0.6, 1.3)
-    tone = np.array([0.86, 0.60, 0.42]) * np.exp(
-        -melanin * np.array([0.28, 0.42, 0.60]) - red * np.array([0.05, 0.40, 0.62])
-    )
-    r, g, b = tone.tolist()
-    vein = rng.uniform(2.7, 3.6)
-    return Person(
-        tone=(r, g, b),
-        age=age,
-        vein=vein,
-        artery=vein * rng.uniform(0.62, 0.80),
-        tortuous=rng.uniform(0.5, 1.3),
-        disc=rng.uniform(13.5, 17.0),
-        cup=float(np.clip(rng.normal(0.38, 0.11), 0.12, 0.62)),
-        choroid=float(np.clip(rng.normal(0.22 + 0.004 * (age - 55), 0.16), 0, 0.75)),
-    )
-
-
-def lay_out(rng: np.random.Generator, person: Person) -> Anatomy:
-    """One healthy eye of a person: where things are, and how its details differ."""
-    x = SIDE / 2 + rng.uniform(38, 72)
-    y = SIDE / 2 + rng.normal(-2, 6)
-    reach = person.disc * rng.uniform(4.6, 5.3)
-    drop = rng.uniform(0.04, 0.16)
-    crescent = rng.uniform(0.1, 0.45) if rng.random() < 0.3 else 0.0
-    return Anatomy(
-        disc=(x, y),
-        fovea=(x - reach * np.cos(drop), y + reach * np.sin(drop)),
-        radius=person.disc * rng.uniform(0.95, 1.05),
-        vein=person.vein * rng.uniform(0.93, 1.07),
-        artery=person.artery * rng.uniform(0.93, 1.07),
-        tortuous=person.tortuous * rng.uniform(0.8, 1.2),
-        cup=float(np.clip(person.cup + rng.normal(0, 0.04), 0.1, 0.66)),
-        choroid=person.choroid * rng.uniform(0.8, 1.2),
-        tilt=rng.uniform(1.0, 1.2),
-        turn=rng.normal(0, 0.25),
-        crescent=crescent,
-        halo=rng.uniform(0.0, 0.3),
-        pallor=rng.uniform(0, 0.3),
-        reflex=rng.uniform(0.25, 0.6),
-        sheen=float(np.clip(0.42 - 0.006 * (person.age - 20), 0.03, 0.4) * rng.uniform(0.5, 1.4)),
-    )
-
-
 def draw_healthy(rng: np.random.Generator, anatomy: Anatomy) -> Retina:
     """Draw an eye of this anatomy; findings are painted onto what comes back."""
     x, y = anatomy.disc
@@ -217,14 +103,14 @@ def draw_healthy(rng: np.random.Generator, anatomy: Anatomy) -> Retina:
     _macula(rng, retina)
     _sheen(rng, retina)
     crossing = np.clip(1 - np.float32(anatomy.nicking) * vessels.over, 0, 1)
-    retina.blood += 0.52 * vessels.arteries + 0.85 * vessels.veins * crossing
+    retina.blood += 0.46 * vessels.arteries + 0.76 * vessels.veins * crossing
     retina.blood -= np.float32(0.5 * anatomy.reflex) * vessels.reflex
     return retina
 
 
 def _choroid(rng: np.random.Generator, anatomy: Anatomy) -> Map:
     """Orange streaks of choroidal vessels with dark between, plainer away from the macula."""
-    if anatomy.choroid <= 0.02:
+    if anatomy.choroid <= 0.06:
         return _empty()
     streaks = _empty()
     bend = 9 * noise(rng, 4)
@@ -245,7 +131,7 @@ def _ground(rng: np.random.Generator, retina: Retina) -> None:
     retina.pigment += 0.06 * noise(rng, 4) + 0.035 * noise(rng, 40)
     # The retina is thickest, and so lightest, about the disc and along the arcades.
     thick = np.exp(-((retina.away / 5) ** 2)) * ramp(retina.macula, 0.8, 3)
-    retina.pigment -= np.float32(rng.uniform(0.05, 0.3)) * thick
+    retina.pigment -= np.float32(rng.uniform(0.05, 0.45)) * thick
 
 
 def _disc(rng: np.random.Generator, retina: Retina) -> None:
@@ -259,7 +145,7 @@ def _disc(rng: np.random.Generator, retina: Retina) -> None:
     retina.pigment *= 1 - 0.8 * disc
     retina.choroid *= 1 - disc
     retina.pigment += 0.10 * (1 - ramp(np.abs(edge - 1.12), 0.0, 0.16)) * rng.uniform(0, 1)
-    retina.pale = np.maximum(retina.pale, disc * np.float32(0.66 + 0.25 * anatomy.pallor))
+    retina.pale = np.maximum(retina.pale, disc * np.float32(0.74 + 0.2 * anatomy.pallor))
     where, depth = anatomy.notch
     reach = 0.72 * max(0.0, 1 - anatomy.cup) * np.array([0.25, 0.0])
     cup = _ellipse(anatomy, (-reach[0] * anatomy.radius, 0.0), anatomy.cup)
@@ -305,12 +191,11 @@ def fibres(rng: np.random.Generator, retina: Retina) -> Map:
     """Streaks of the nerve fibres, fanning from the disc and bending round the macula, 0 to 1."""
     bend = np.sin(retina.angle) * ramp(-np.cos(retina.angle), -0.2, 1.0) * 0.22 * retina.away
     turns = (retina.angle + bend) * np.float32(220 / (2 * np.pi))
-    values = rng.standard_normal(1024, dtype=np.float32)
-    values = np.convolve(values, [0.25, 0.5, 0.25], "same").astype(np.float32)
-    low = np.floor(turns).astype(np.int64)
-    part = turns - low
-    streak = values[low % 1024] * (1 - part) + values[(low + 1) % 1024] * part
-    return np.clip(0.5 + 0.6 * streak, 0, 1).astype(np.float32)
+    values = rng.standard_normal((1, 512), dtype=np.float32)
+    values = cv2.GaussianBlur(values, (3, 1), 0.8)
+    row = np.zeros_like(turns)
+    streak = cv2.remap(values, turns, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.clip(0.5 + np.float32(0.6) * streak, 0, 1)
 
 
 def _sheen(rng: np.random.Generator, retina: Retina) -> None:

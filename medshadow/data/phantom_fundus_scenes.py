@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medshadow.data.phantom_fundus import Person, Retina
-from medshadow.data.phantom_marks import SIDE, Map, grown, ramp
+from medshadow.data.phantom_anatomy import Person
+from medshadow.data.phantom_fundus import Retina
+from medshadow.data.phantom_marks import SIDE, Map, ramp
 
 HEIGHT = 272
 _RADIUS = 104.0  # of the field on the drawn eye's canvas
@@ -90,7 +91,7 @@ def photograph_eye(
         RGB uint8, 272 x ``camera.width`` x 3.
 
     Example:
-        >>> from medshadow.data.phantom_fundus import draw_person
+        >>> from medshadow.data.phantom_anatomy import draw_person
         >>> from medshadow.data.phantom_fundus_findings import draw_eye
         >>> rng = np.random.default_rng(0)
         >>> person = draw_person(rng, 60)
@@ -166,21 +167,21 @@ def _light(
     """Vignette, shadows of the iris, stray light along the rim, a ghost of the flash."""
     toward = rng.uniform(0, 2 * np.pi)
     side = np.cos(angle - np.float32(toward))
-    light = rng.uniform(0.30, 0.62) if poor else rng.uniform(0.78, 1.22)
-    fall = rng.uniform(0.12, 0.45)
-    shade = light * (1 - fall * away**2 + rng.uniform(0, 0.16) * side * away)
-    if rng.random() < 0.15:
+    light = rng.uniform(0.30, 0.62) if poor else rng.uniform(0.75, 1.35)
+    fall = rng.uniform(0.05, 0.5)
+    shade = light * (1 - fall * away**2 + rng.uniform(0, 0.28) * side * away)
+    if rng.random() < 0.2:
         shade = shade * (1 - rng.uniform(0.3, 0.75) * ramp(away - 0.5 * side, 0.45, 1.3))
     picture *= np.asarray(shade, np.float32)
     if rng.random() < 0.45:
         where = np.float32(rng.uniform(0, 2 * np.pi))
         arc = 0.35 + 0.65 * ramp(np.cos(angle - where), -0.4, 0.9)
-        start = rng.uniform(0.6, 0.85)
+        start = rng.uniform(0.45, 0.85)
         glow = np.float32(rng.uniform(0.2, 0.85)) * arc * ramp(away, start, 1.05)
         for n in range(3):
             picture[n] += glow * (np.float32(camera.rim[n]) - picture[n])
     if rng.random() < 0.15:
-        x, y = rng.normal(0, 0.16, 2)
+        x, y = rng.normal(0, 0.2, 2)
         ghost = np.hypot(away * np.cos(angle) - x, away * np.sin(angle) - y)
         spot = np.float32(rng.uniform(0.1, 0.4)) * (1 - ramp(ghost, 0.03, rng.uniform(0.08, 0.16)))
         for n, colour in enumerate((0.85, 0.80, 0.88)):
@@ -213,9 +214,8 @@ def _develop(
     """Colour cast, contrast, sensor noise, the black border."""
     gain = np.array(camera.gain) * np.exp(rng.normal(0, 0.05, 3))
     gamma = float(camera.gamma * np.exp(rng.normal(0, 0.07)))
-    grain = grown(rng, 90, round(90 * camera.width / HEIGHT), HEIGHT, camera.width)
-    grain = rng.standard_normal(grain.shape, dtype=np.float32) + grain
-    grain *= np.float32(rng.uniform(0.3, 1.3))
+    grain = rng.standard_normal((HEIGHT, camera.width), dtype=np.float32)
+    grain = cv2.GaussianBlur(grain, (3, 3), 0.6) * np.float32(rng.uniform(0.6, 2.6))
     planes = []
     for n in range(3):
         plane = np.clip(picture[n] * np.float32(gain[n]), 0.002, 1.3)

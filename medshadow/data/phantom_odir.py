@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from medshadow.data.odir5k_keywords import LETTERS
+from medshadow.data.phantom_anatomy import draw_person
 from medshadow.data.phantom_cohort import FIRST_ID, DrawnPatient, draw_cohort
-from medshadow.data.phantom_fundus import draw_person
 from medshadow.data.phantom_fundus_findings import draw_eye
 from medshadow.data.phantom_fundus_scenes import CAMERAS, photograph_eye
 from medshadow.errors import DataError

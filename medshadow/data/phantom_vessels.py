@@ -1,6 +1,6 @@
 """Retinal vessels of a drawn eye: arteries and veins that leave the disc and arch round the macula.
 
-Courses are polylines, from thick to thin; they are drawn four times finer than the canvas, so that
+Courses are polylines, from thick to thin; they are drawn three times finer than the canvas, so that
 a width need not be a whole number of pixels.
 """
 
@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medshadow.data.phantom_anatomy import Anatomy
 from medshadow.data.phantom_marks import SIDE, Map
-
-if TYPE_CHECKING:
-    from medshadow.data.phantom_fundus import Anatomy
 
 Points = NDArray[np.float64]
 
-_FINER = 4
+_FINER = 3
 _STEP = 5.0  # pixels between two points of a branch
 _THINNEST = 0.6
 
@@ -98,7 +95,7 @@ def draw_courses(courses: list[Course], share: float = 1.0, least: float = 0.0) 
                 pieces[max(1, round(wide * share * _FINER))].append(pixels[start : start + 4])
     canvas = np.zeros((SIDE * _FINER, SIDE * _FINER), np.uint8)
     for thickness, lines in sorted(pieces.items()):  # thin ones are the paler: less blood
-        level = min(255, 95 + 15 * thickness)
+        level = min(255, 95 + 20 * thickness)
         cv2.polylines(canvas, lines, False, level, thickness, cv2.LINE_8, 4)
     small = cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32) * np.float32(1 / 255)
