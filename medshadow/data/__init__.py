@@ -17,6 +17,7 @@ _FILE_OF = {
     "LeftOut": "cases",
     "ODIR5KDataset": "odir5k",
     "PKSampler": "sampler",
+    "archive_cases": "archive",
     "fold_cases": "splits",
     "ham10k_cases": "ham10k",
     "labels_from_keywords": "odir5k",
