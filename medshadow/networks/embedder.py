@@ -41,6 +41,9 @@ class Embedder(nn.Module):
             turns (1, 2, 4 or 8) a query is averaged. Known cases are encoded once.
         seed: decides the head's first weights, and a named backbone's where it is not pretrained;
             the global generator is left as it was.
+        free_length: leave out the normalisation in training mode, for objectives that are about
+            lengths too, such as ``shadow_unnormalized``. Concerns training alone: in evaluation
+            mode the vectors have length 1 all the same, and a model folder does not keep it.
 
     Raises:
         ValueError: the pooling or the preprocess setting is not known.
@@ -61,6 +64,7 @@ class Embedder(nn.Module):
         pooling: str = "average",
         preprocess: Mapping[str, Any] = DEFAULT_PREPROCESS,
         seed: int = 0,
+        free_length: bool = False,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -68,6 +72,7 @@ class Embedder(nn.Module):
         if embedding_dim is not None and embedding_dim < 1:
             raise ValueError(f"embedding_dim must be at least 1 or None; found {embedding_dim}")
         self.pooling = pooling
+        self.free_length = free_length
         self.preprocess = _checked_preprocess(preprocess)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -79,13 +84,14 @@ class Embedder(nn.Module):
         self.embedding_dim = channels if embedding_dim is None else embedding_dim
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1."""
+        """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1 (or of free length)."""
         feature_map = self.backbone(images)
         if self.pooling == "gem":
             pooled = feature_map.float().clamp_min(1e-6).pow(3).mean((2, 3)).pow(1 / 3)
         else:
             pooled = feature_map.mean((2, 3))
-        return F.normalize(self.head(pooled).float(), dim=1)
+        vectors: Tensor = self.head(pooled).float()
+        return vectors if self.free_length and self.training else F.normalize(vectors, dim=1)
 
     def without_head(self) -> Embedder:
         """The same network up to its pooled features: gives them as unit vectors, N x C."""

@@ -54,6 +54,27 @@ def test_saved_and_loaded_gives_the_same_vectors(embedder, tmp_path):
     ]
 
 
+def test_free_lengths_are_of_training_alone(tmp_path):
+    images = torch.rand(3, 3, 64, 64)
+    nets = [
+        Embedder(backbone("efficientnet-lite0", False), 16, free_length=free).train()
+        for free in (True, False)
+    ]
+    free, unit = nets
+    free.load_state_dict(unit.state_dict())
+    for module in [*free.modules(), *unit.modules()]:
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    vectors = free(images)
+    assert (vectors.norm(dim=1) - 1).abs().min() > 1e-3
+    torch.testing.assert_close(torch.nn.functional.normalize(vectors), unit(images))
+    loaded = Embedder.load(free.save(tmp_path))
+    assert not loaded.free_length
+    assert loaded.digest == unit.digest
+    torch.testing.assert_close(free.eval()(images), unit.eval()(images))
+    torch.testing.assert_close(free(images).norm(dim=1), torch.ones(3))
+
+
 def test_saves_channels_last_weights(embedder, tmp_path):
     before = embedder.digest
     embedder.to(memory_format=torch.channels_last).save(tmp_path)
