@@ -29,6 +29,8 @@ from medshadow.data.dicom_frames import Pixels, decode_frame
 from medshadow.data.image_files import HEAD, check_file, check_frame, is_dicom
 from medshadow.errors import ImageReadError
 
+MAX_FRAMES = 2**20
+"""More frames than this are taken for a damaged header."""
 MAX_INFLATED = 2**29
 """Largest data set that a deflated file may hold, in bytes."""
 
@@ -126,6 +128,8 @@ def _read(file: BinaryIO, path: object, frame: int | None, burned_in: str) -> np
         raise ImageReadError(f"{path}: DICOM file without pixel data; expected an image")
     if pixels.keyword != "PixelData":
         raise ImageReadError(f"{path}: DICOM with {pixels.keyword}; expected whole-number samples")
+    if pixels.frames > MAX_FRAMES:
+        raise ImageReadError(f"{path}: DICOM of more than {MAX_FRAMES} frames; expected fewer")
     index = check_frame(path, pixels.frames, frame)
     samples = decode_frame(header, pixels, index, path)
     return to_rgb(samples, header, index, not pixels.syntax.is_little_endian, path)

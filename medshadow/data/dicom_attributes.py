@@ -69,7 +69,8 @@ def _sop_class(header: Dataset, keyword: str) -> str | None:
 
 
 def _count(header: Dataset, keyword: str) -> str | None:
-    return str(int(header[keyword].value)) if header[keyword].value else None
+    count = int(header[keyword].value or 0)
+    return str(count) if 0 < count <= 2**16 else None  # a date in its place is longer
 
 
 def _meaning(header: Dataset, keyword: str) -> str | None:
