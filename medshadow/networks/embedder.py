@@ -116,7 +116,7 @@ class Embedder(nn.Module):
             raise ValueError("only a trained head can be replaced; this embedder has none")
         whitening = Whitening.fit(features, labels, self.embedding_dim)
         with torch.inference_mode():
-            moved = whitening(torch.from_numpy(np.asarray(features, dtype=np.float32)))
+            moved = whitening(torch.tensor(features, dtype=torch.float32))
         self.head = whitening.to(self.head.weight.device)
         return F.normalize(moved, dim=1).numpy()
 
