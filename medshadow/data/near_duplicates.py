@@ -183,4 +183,9 @@ class _Projection:
         self._axes = axes[:, :_DIMENSIONS].astype(np.float32)
 
     def __call__(self, descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return np.ascontiguousarray((unit(descriptors) - self._mean) @ self._axes)
+        reduced = np.empty((len(descriptors), self._axes.shape[1]), np.float32)
+        # In parts: a million descriptors as float32 would take half a gigabyte.
+        for begin in range(0, len(descriptors), 50_000):
+            part = slice(begin, begin + 50_000)
+            reduced[part] = (unit(descriptors[part]) - self._mean) @ self._axes
+        return reduced
