@@ -10,20 +10,45 @@ import typer
 
 
 def audit_command(
-    data: Annotated[Path, typer.Argument(help="Folder of the data set (HAM10000).")],
+    data: Annotated[Path, typer.Argument(help="HAM10000, ODIR-5K or an own archive.")],
+    split: Annotated[
+        Path | None,
+        typer.Option(help="A split to check for leakage: a splits.csv, or one by image."),
+    ] = None,
+    near: Annotated[
+        bool,
+        typer.Option(help="Search for the same lesion or eye in several groups (minutes)."),
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for audit.json, audit.csv and audit.html with thumbnails."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Of an own archive: KEY=VALUE, such as label=diagnosis."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Images looked at at a time.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Count, read and hash every image; name the missing, unreadable, blank and duplicated ones.
+    """Look at every image: missing, unreadable, blank, duplicated, conflicting, leaking.
 
-    Example: medshadow audit HAM10000
+    Example: medshadow audit HAM10000 --out audit
     """
     from rich.console import Console
 
-    from medshadow.data import audit, ham10k_cases
+    from medshadow.cli.train import parse_setting
+    from medshadow.workflows.auditing import run_audit
     from medshadow.workflows.tables import frame_table
 
-    report = audit(ham10k_cases(data, on_error="skip"), progress=not as_json)
+    archive = dict(parse_setting(text) for text in setting or ())
+    report = run_audit(
+        data, split=split, near=near, out=out, threads=threads, progress=not as_json, **archive
+    )
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
-    else:
-        Console().print(frame_table(report.summary(), "Audit"))
+        return
+    console = Console()
+    console.print(frame_table(report.counts, "Cases"))
+    console.print(frame_table(report.summary(), "Audit"))
+    if out is not None:
+        console.print(f"Written: audit.json, audit.csv and audit.html in {out}", highlight=False)
