@@ -42,9 +42,8 @@ class Workspace:
 def sort_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Sort each row and say where each value stood, as ``torch.sort``; ties in any order.
 
-    On CPUs NumPy sorts bare numbers far faster than torch. A float32 leaves 29 binary digits of a
-    float64 unused: the place is written there and travels along, at 512 a row in an eighth of the
-    time that ``torch.sort`` takes.
+    On CPUs NumPy sorts bare numbers faster than torch. A float32 leaves 29 binary digits of a
+    float64 unused: the place is written there and travels along.
     """
     if rows.device.type != "cpu" or rows.dtype != torch.float32:
         values, places = rows.sort(1)
@@ -92,8 +91,7 @@ def _look_up(
     """Find each value's cell in a table of its row's thresholds, then search within the cell.
 
     The cell is a monotone function of the value, so thresholds of lower cells are smaller for
-    certain and those of higher cells are not: only the value's own cell needs comparing. On CPUs
-    this is three to four times faster than a binary search over all thresholds.
+    certain and those of higher cells are not: only the value's own cell needs comparing.
     """
     rows, width = thresholds.shape
     cells = min(max(_FEWEST_CELLS, values.shape[1] // 2), _MOST_CELLS)

@@ -77,7 +77,7 @@ def semihard(
     """
     rule = rule_named("semihard", fallback)
     selection = select_triplets(embeddings, labels, references, reference_labels, positive)
-    return _list(embeddings, references, selection, rule, margin, normalize, tile_bytes)
+    return _listed(rule, selection, embeddings, references, normalize, tile_bytes, margin)
 
 
 def hardest_negative(
@@ -99,9 +99,8 @@ def hardest_negative(
         >>> [i.tolist() for i in hardest_negative(rows, torch.tensor([0, 0, 1, 1]))]
         [[0, 1, 2, 3], [1, 0, 3, 2], [2, 2, 1, 1]]
     """
-    rule = rule_named("hardest_negative")
     selection = select_triplets(embeddings, labels, references, reference_labels, positive)
-    return _list(embeddings, references, selection, rule, 0.0, normalize, tile_bytes)
+    return _listed(_hardest_negative, selection, embeddings, references, normalize, tile_bytes)
 
 
 def batch_hard(
@@ -123,9 +122,8 @@ def batch_hard(
         >>> [i.tolist() for i in batch_hard(rows, torch.tensor([0, 0, 1, 1, 0]))]
         [[0, 1, 2, 3, 4], [4, 4, 3, 2, 1], [2, 2, 1, 1, 2]]
     """
-    rule = rule_named("batch_hard")
     selection = select_triplets(embeddings, labels, references, reference_labels, positive)
-    return _list(embeddings, references, selection, rule, 0.0, normalize, tile_bytes)
+    return _listed(_batch_hard, selection, embeddings, references, normalize, tile_bytes)
 
 
 def rule_named(name: str, fallback: str = FALLBACKS[0]) -> Rule:
@@ -180,14 +178,14 @@ class MinedTriplets:
         return anchors[order], positives[order], negatives[order]
 
 
-def _list(
+def _listed(
+    rule: Rule,
+    allowed: LabelSelection,
     embeddings: Tensor,
     references: Tensor | None,
-    allowed: LabelSelection,
-    rule: Rule,
-    margin: float,
     normalize: bool,
     tile_bytes: int,
+    margin: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     mined = MinedTriplets(allowed, rule, soft=False, keep=True)
     with torch.no_grad():

@@ -4,11 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ignite.engine import Events
 from PIL import Image
 from torch import nn
 
 from medshadow.data import CaseTable
+from medshadow.losses import ShadowLoss
 from medshadow.networks import Backbone, Embedder
+from medshadow.training import MetricTrainer, Probe, adamw, training_loader
+from medshadow.transforms import dermatology_transforms
 
 
 class SmallNet(nn.Module):
@@ -60,3 +64,99 @@ def colour_cases(tmp_path_factory):
                 )
     frame = pd.DataFrame(rows, columns=["case_id", "image", "group", "label", "section"])
     return CaseTable(frame, name="colours")
+
+
+class ProxyLoss(nn.Module):
+    """A loss with parameters of its own."""
+
+    def __init__(self, classes=3):
+        super().__init__()
+        self.proxies = nn.Parameter(torch.linspace(-1, 1, classes * 8).reshape(classes, 8).sin())
+        self.unused = nn.Parameter(torch.ones(2))
+
+    def forward(self, embeddings, labels):
+        return nn.functional.cross_entropy(5 * embeddings @ self.proxies.T, labels)
+
+
+@pytest.fixture(scope="session")
+def make_proxy_loss():
+    return ProxyLoss
+
+
+@pytest.fixture(scope="session")
+def grain_cases(tmp_path_factory):
+    """Four classes of noise: weak or strong, fine or coarse."""
+    folder = tmp_path_factory.mktemp("grain")
+    rng = np.random.default_rng(0)
+    rows = []
+    for label, (strength, grain) in {
+        "weak_fine": (12, 1), "strong_fine": (24, 1), "weak_coarse": (12, 3),
+        "strong_coarse": (24, 3),
+    }.items():  # fmt: skip
+        for lesion in range(12):
+            noise = rng.normal(0, 1, (40, 48))[: 40 // grain + 1, : 48 // grain + 1]
+            noise = np.kron(noise, np.ones((grain, grain)))[:40, :48, None]
+            own = strength * np.exp(rng.normal(0, 0.05))
+            pixels = (150 + own * noise * np.array([1, 0.8, 0.6])).clip(0, 255).astype(np.uint8)
+            path = folder / f"{label}{lesion}.png"
+            Image.fromarray(pixels).save(path)
+            rows.append((path.stem, str(path), path.stem, label, "training"))
+    frame = pd.DataFrame(rows, columns=["case_id", "image", "group", "label", "section"])
+    return CaseTable(frame, name="grain")
+
+
+@pytest.fixture(scope="module")
+def grain_probe(grain_cases):
+    """Forget what it measured before each training: steps are counted anew."""
+    return Probe(grain_cases, section="training", images_per_class=12)
+
+
+@pytest.fixture(scope="session")
+def make_grain_trainer(make_embedder, grain_cases, tmp_path_factory):
+    """A training without warm-up; with ``batch_hard`` and this rate it collapses."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def make(
+        folder, *, epochs=8, rate=0.1, loss=None, schedule=None, K=12, batches=10, cases=None,
+        **settings
+    ):  # fmt: skip
+        embedder = make_embedder()
+        loader = training_loader(
+            grain_cases if cases is None else cases,
+            dermatology_transforms(32, train=False),
+            images_per_class=K,
+            batches_per_epoch=batches,
+            progress=False,
+        )
+        optimizer = adamw(embedder, rate, rate)
+        trainer = MetricTrainer(
+            embedder,
+            ShadowLoss(mining="batch_hard") if loss is None else loss,
+            loader,
+            optimizer,
+            scheduler=schedule and schedule(optimizer, 30),
+            max_epochs=epochs,
+            checkpoints=root / folder,
+            progress=False,
+            precision="float32",
+            **settings,
+        )
+        trainer.losses, trainer.curves, trainer.rates, trainer.minings = [], [], [], []
+
+        def before(_):
+            trainer.rates.append([group["lr"] for group in optimizer.param_groups])
+
+        def after(engine):
+            trainer.losses.append(engine.state.output["loss"])
+            trainer.minings.append(
+                getattr(getattr(trainer.loss, "loss", trainer.loss), "mining", None)
+            )
+
+        trainer.engine.add_event_handler(Events.ITERATION_STARTED, before)
+        trainer.engine.add_event_handler(Events.ITERATION_COMPLETED, after)
+        trainer.engine.add_event_handler(
+            Events.EPOCH_COMPLETED, lambda e: trainer.curves.append(dict(e.state.metrics))
+        )
+        return trainer
+
+    return make

@@ -5,27 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ignite.engine import Events
 from torch import nn
-from torch.utils.data import DataLoader
 
-from medshadow.errors import NonFiniteLossError
 from medshadow.losses import ShadowLoss
-from medshadow.training import MetricTrainer, cached_backward, mixed_chunks
+from medshadow.training import cached_backward, mixed_chunks
 
 SIZE, CHUNK = 26, 4
-
-
-class ProxyLoss(nn.Module):
-    """A loss with parameters of its own."""
-
-    def __init__(self, classes=3):
-        super().__init__()
-        self.proxies = nn.Parameter(torch.linspace(-1, 1, classes * 8).reshape(classes, 8).sin())
-        self.unused = nn.Parameter(torch.ones(2))
-
-    def forward(self, embeddings, labels):
-        return nn.functional.cross_entropy(5 * embeddings @ self.proxies.T, labels)
 
 
 class WithUnusedPart(nn.Module):
@@ -82,15 +67,17 @@ def assert_close(found, expected, tolerance):
 LOSSES = {
     "all triplets": (ShadowLoss(0.3), False),
     "label sets": (ShadowLoss(0.3, reduction="mean_active"), True),
-    "own parameters": (ProxyLoss(), False),
+    "own parameters": (None, False),
 }
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradient_is_that_of_the_plain_batch(make_embedder, name, dtype, tolerance):
+def test_gradient_is_that_of_the_plain_batch(
+    make_embedder, make_proxy_loss, name, dtype, tolerance
+):
     (loss, as_sets), (images, labels) = LOSSES[name], batch(dtype=dtype)
-    loss = copy.deepcopy(loss).to(dtype)
+    loss = copy.deepcopy(loss or make_proxy_loss()).to(dtype)
     labels = nn.functional.one_hot(labels) if as_sets else labels
     network = InFullPrecision(make_embedder()).to(dtype).eval()
     expected_value = loss(network(images), labels)
@@ -137,9 +124,9 @@ def test_parts_without_gradient_stay_without(make_embedder):
     assert torch.allclose(added, once.head.weight.grad, atol=1e-6)
 
 
-def test_a_frozen_network_still_trains_the_losss_own_parameters(make_embedder):
+def test_a_frozen_network_still_trains_the_losss_own_parameters(make_embedder, make_proxy_loss):
     images, labels = batch()
-    network, loss = make_embedder().eval().requires_grad_(False), ProxyLoss()
+    network, loss = make_embedder().eval().requires_grad_(False), make_proxy_loss()
     cached_backward(network, loss, images, labels, CHUNK)
     found = gradients(loss)
     loss.zero_grad()
@@ -248,113 +235,3 @@ def test_dropout_is_replayed_on_a_gpu_from_images_on_the_cpu(make_embedder):
         encode=lambda some: cached(some.cuda()),
     )
     assert_close(gradients(cached), gradients(plain), 1e-4)
-
-
-@pytest.fixture
-def make_trainer(make_embedder, tmp_path):
-    def make(folder="run", loss=None, max_epochs=2, frozen_norm=False, dropout=0.3, **options):
-        embedder = make_embedder()
-        layers = embedder.backbone.features.layers
-        layers[1].requires_grad_(not frozen_norm)
-        layers[3].p = dropout
-        images, labels = batch(36)
-        items = [
-            {"image": image, "label": int(label), "case_id": f"case{i}"}
-            for i, (image, label) in enumerate(zip(images, labels, strict=True))
-        ]
-        loss = loss or ShadowLoss()
-        parameters = [p for p in (*embedder.parameters(), *loss.parameters()) if p.requires_grad]
-        trainer = MetricTrainer(
-            embedder,
-            loss,
-            DataLoader(items, batch_size=18),
-            torch.optim.SGD(parameters, 0.1, momentum=0.9),
-            max_epochs=max_epochs,
-            checkpoints=tmp_path / folder,
-            progress=False,
-            device="cpu",
-            **{"precision": "float32", **options},
-        )
-        trainer.losses = []
-        trainer.trained = lambda: parameters
-        trainer.engine.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda e: trainer.losses.append(e.state.output["loss"])
-        )
-        return trainer
-
-    return make
-
-
-def weights_of(module):
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
-
-
-@pytest.mark.parametrize("loss", [ShadowLoss, ProxyLoss])
-def test_training_in_chunks_is_training_on_the_plain_batch(make_trainer, loss):
-    still = {"frozen_norm": True, "dropout": 0.0}
-    plain = make_trainer("plain", loss=loss(), **still)
-    plain.run()
-    cached = make_trainer("cached", loss=loss(), chunk_size=5, **still)
-    cached.run()
-    assert cached.losses == pytest.approx(plain.losses, rel=1e-5)
-    assert cached.losses[-1] != pytest.approx(cached.losses[0], rel=1e-3)
-    for ours, theirs in zip(cached.trained(), plain.trained(), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
-
-
-def test_one_chunk_is_the_plain_step_to_the_last_digit(make_trainer):
-    plain, cached = make_trainer("plain"), make_trainer("cached", chunk_size=18)
-    plain.run(), cached.run()
-    assert cached.losses == plain.losses
-    assert torch.equal(weights_of(cached.embedder), weights_of(plain.embedder))
-
-
-def test_resumed_run_in_chunks_meets_the_losses_of_an_uninterrupted_one(make_trainer):
-    whole = make_trainer("whole", chunk_size=5)
-    whole.run()
-    first = make_trainer("parts", chunk_size=5, max_epochs=1)
-    first.run()
-    second = make_trainer("parts", chunk_size=5)
-    second.run(resume=True)
-    assert first.losses + second.losses == whole.losses
-    assert torch.equal(weights_of(second.embedder), weights_of(whole.embedder))
-
-
-def test_bfloat16_in_chunks_follows_bfloat16_on_the_plain_batch(make_trainer):
-    still = {"frozen_norm": True, "dropout": 0.0, "precision": "bfloat16"}
-    plain = make_trainer("plain", **still)
-    plain.run()
-    cached = make_trainer("cached", chunk_size=5, **still)
-    cached.run()
-    assert cached.losses == pytest.approx(plain.losses, rel=2e-2)
-    moved = (weights_of(cached.embedder) - weights_of(make_trainer("new").embedder)).norm()
-    apart = (weights_of(cached.embedder) - weights_of(plain.embedder)).norm()
-    assert apart < 0.05 * moved
-
-
-class Steep(nn.Module):
-    def forward(self, embeddings, labels):
-        return 1e6 * embeddings[:, 0].sum()
-
-
-class Broken(nn.Module):
-    def forward(self, embeddings, labels):
-        return embeddings.sum() * math.inf
-
-
-def test_clipping_and_the_check_for_finite_losses_hold_in_chunks(make_trainer):
-    trainer = make_trainer("steep", loss=Steep(), chunk_size=5, clip_norm=0.5, max_epochs=1)
-    trainer.run()
-    clipped = torch.cat([p.grad.flatten() for p in trainer.embedder.parameters()]).norm()
-    assert clipped <= 0.5 + 1e-4
-    assert trainer.engine.state.output["gradient_norm"] > 0.5
-    broken = make_trainer("broken", loss=Broken(), chunk_size=5)
-    before = weights_of(broken.embedder)
-    with pytest.raises(NonFiniteLossError, match="case0, case1"):
-        broken.run()
-    assert torch.equal(weights_of(broken.embedder), before)
-
-
-def test_a_chunk_holds_at_least_one_image(make_trainer):
-    with pytest.raises(ValueError, match="chunk_size must be at least 1 image, or None; found 0"):
-        make_trainer(chunk_size=0)

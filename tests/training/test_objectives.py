@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import torch
-from ignite.engine import Events
 from pytorch_metric_learning import losses as theirs
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.reducers import MeanReducer
@@ -17,14 +16,9 @@ from medshadow.errors import OptionalDependencyError
 from medshadow.losses import ShadowLoss
 from medshadow.training import (
     OBJECTIVES,
-    MetricTrainer,
-    adamw,
     objective,
-    one_cycle,
-    training_loader,
 )
 from medshadow.training.objectives import MinedObjective
-from medshadow.transforms import dermatology_transforms
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 MINED = ("semihard", "hardest_negative", "batch_hard")
@@ -273,79 +267,3 @@ def test_the_library_loads_when_an_objective_needs_it():
     )
     assert importlib.util.find_spec("pytorch_metric_learning")
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# In training
-
-
-@pytest.fixture
-def make_trainer(make_embedder, colour_cases, tmp_path):
-    def build(loss, folder="run", max_epochs=3, loss_learning_rate=1e-2):
-        embedder = make_embedder()
-        loader = training_loader(
-            colour_cases,
-            dermatology_transforms(32, train=True),
-            images_per_class=4,
-            batches_per_epoch=3,
-            progress=False,
-        )
-        optimizer = adamw(embedder, 1e-2, 1e-2, loss=loss, loss_learning_rate=loss_learning_rate)
-        trainer = MetricTrainer(
-            embedder,
-            loss,
-            loader,
-            optimizer,
-            scheduler=one_cycle(optimizer, 9),
-            max_epochs=max_epochs,
-            checkpoints=tmp_path / folder,
-            precision="float32",
-            progress=False,
-        )
-        trainer.losses = []
-        trainer.engine.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda e: trainer.losses.append(e.state.output["loss"])
-        )
-        return trainer
-
-    return build
-
-
-def proxies():
-    return objective("soft_triple", classes=3, embedding_dim=8)
-
-
-@pytest.mark.parametrize("name", TAKING_TRIPLETS)
-def test_every_objective_trains(name, make_trainer):
-    trainer = make_trainer(objective(name))
-    trainer.run()
-    assert sum(trainer.losses[-3:]) < 0.95 * sum(trainer.losses[:3])
-
-
-def test_proxies_are_trained_and_checkpointed(make_trainer, tmp_path):
-    loss = proxies()
-    first = loss.fc.detach().clone()
-    trainer = make_trainer(loss, max_epochs=2)
-    trainer.run()
-    assert sum(trainer.losses[-3:]) < 0.95 * sum(trainer.losses[:3])
-    assert (loss.fc - first).abs().max() > 1e-3
-    (written,) = (tmp_path / "run").glob("*.pt")
-    kept = torch.load(written, weights_only=True)["loss"]
-    assert torch.equal(kept["fc"], loss.fc)
-
-
-def test_proxies_have_a_learning_rate_of_their_own(make_trainer):
-    loss = proxies()
-    first = loss.fc.detach().clone()
-    make_trainer(loss, loss_learning_rate=0.0, max_epochs=1).run()
-    assert torch.equal(loss.fc, first)
-
-
-def test_resuming_with_proxies_meets_the_same_losses(make_trainer):
-    whole = make_trainer(proxies(), "whole")
-    whole.run()
-    first = make_trainer(proxies(), "parts", max_epochs=1)
-    first.run()
-    second = make_trainer(proxies(), "parts")
-    second.run(resume=True)
-    assert first.losses + second.losses == whole.losses
-    assert torch.equal(second.loss.fc, whole.loss.fc)
