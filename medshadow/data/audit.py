@@ -154,9 +154,11 @@ def _leaks(table: CaseTable) -> tuple[Leakage, ...]:
 
 
 def _counts(frame: pd.DataFrame) -> pd.DataFrame:
+    # An eye with two diseases counts for both.
+    by_label = frame.assign(label=frame["labels"].map(sorted)).explode("label")
     parts = []
-    for column in ("label", "section"):
-        rows = frame[frame[column] != ""].groupby(column)["group"].agg(["size", "nunique"])
+    for column, cases in (("label", by_label), ("section", frame[frame["section"] != ""])):
+        rows = cases.groupby(column)["group"].agg(["size", "nunique"])
         rows.columns = pd.Index(["images", "groups"])
         parts.append(rows.rename_axis("name").reset_index().assign(of=column))
     return pd.concat(parts, ignore_index=True)[["of", "name", "images", "groups"]]

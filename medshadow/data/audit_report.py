@@ -19,7 +19,8 @@ class AuditReport:
 
     Args:
         table_digest: the digest of the audited table.
-        counts: rows "images" and "groups" for each label, then each section that is set.
+        counts: columns "images" and "groups" for each label, then each section that is set; an
+            image with two labels counts for both.
         left_out: cases that the data set names and the table does not hold, with the reason.
         unreadable: cases whose file is missing or cannot be decoded, with the reason.
         missing: those of them whose file does not exist.

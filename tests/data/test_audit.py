@@ -108,6 +108,12 @@ def test_groups_of_several_labels_sections_and_odd_ages(table):
     assert counts.loc[("section", "training")].tolist() == [1, 1]
 
 
+def test_an_image_of_two_labels_counts_for_both(table):
+    labels = [frozenset({"mel", "nv"}), *table.frame["labels"][1:]]
+    counts = audit(CaseTable(table.frame.assign(labels=labels)), progress=False).counts
+    assert counts["images"].sum() == 10
+
+
 def test_the_report_is_the_same_for_any_threads_and_row_order(table, report):
     other = audit(CaseTable(table.frame.iloc[::-1]), threads=1, progress=False)
     assert other.to_dict() == report.to_dict()
