@@ -120,8 +120,9 @@ def _choroid(rng: np.random.Generator, anatomy: Anatomy) -> Map:
         c, s = np.float32(np.cos(lean)), np.float32(np.sin(lean))
         x, y = COLUMN - SIDE / 2, ROW - SIDE / 2
         x, y = c * x - s * y + SIDE / 2, s * x + c * y + SIDE / 2 + bend
-        long = cv2.remap(long, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        streaks = np.maximum(streaks, 1 - ramp(np.abs(long), 0.0, 0.5))
+        bent = cv2.remap(long, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        line = 1 - ramp(np.abs(np.asarray(bent, np.float32)), 0.0, 0.5)
+        streaks = np.maximum(streaks, line)
     away = np.hypot(COLUMN - np.float32(anatomy.fovea[0]), ROW - np.float32(anatomy.fovea[1]))
     plain = np.float32(0.35) + np.float32(0.65) * ramp(away, 20, 85)
     return np.asarray(np.float32(anatomy.choroid) * plain * (0.55 - 0.75 * np.minimum(streaks, 1)))
@@ -191,11 +192,10 @@ def fibres(rng: np.random.Generator, retina: Retina) -> Map:
     """Streaks of the nerve fibres, fanning from the disc and bending round the macula, 0 to 1."""
     bend = np.sin(retina.angle) * ramp(-np.cos(retina.angle), -0.2, 1.0) * 0.22 * retina.away
     turns = (retina.angle + bend) * np.float32(220 / (2 * np.pi))
-    values = rng.standard_normal((1, 512), dtype=np.float32)
-    values = cv2.GaussianBlur(values, (3, 1), 0.8)
+    values = cv2.GaussianBlur(rng.standard_normal((1, 512), dtype=np.float32), (3, 1), 0.8)
     row = np.zeros_like(turns)
     streak = cv2.remap(values, turns, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    return np.clip(0.5 + np.float32(0.6) * streak, 0, 1)
+    return np.clip(0.5 + np.float32(0.6) * np.asarray(streak, np.float32), 0, 1)
 
 
 def _sheen(rng: np.random.Generator, retina: Retina) -> None:

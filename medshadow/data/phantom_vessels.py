@@ -79,7 +79,7 @@ def grow_vessels(rng: np.random.Generator, anatomy: Anatomy) -> Vessels:
         arteries=drawn_arteries,
         veins=draw_courses(veins),
         reflex=draw_courses(arteries, share=0.34, least=1.9),
-        over=cv2.GaussianBlur(around, (0, 0), 1.2),
+        over=np.asarray(cv2.GaussianBlur(around, (0, 0), 1.2), np.float32),
         courses=veins,
     )
 
@@ -188,7 +188,7 @@ def _branch_out(
         moves[0] = 0
         share = width * (1 - 0.5 * here / count) * rng.uniform(0.42, 0.66)
         branch = points[here] + np.cumsum(moves, 0)
-        if share > 0.45:
+        if share > 0.55:
             _branch_out(rng, anatomy, courses, branch, share, quadrant, depth - 1)
         side = -side if rng.random() < 0.75 else side
         at += rng.uniform(3.0, 7.5)
