@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,9 @@ def _workbook_lines(content: bytes) -> Iterator[tuple[int, list[str]]]:
         size = sum(part.file_size for part in parts.infolist())
     if size > MAX_BYTES:
         raise ValueError(f"{size} bytes when unpacked, more than {MAX_BYTES}")
-    book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of styles and the like, which say nothing of the cells
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
     try:
         sheet = book.worksheets[0]
         rows = sheet.iter_rows(max_row=_MAX_ROWS + 1, max_col=_MAX_COLUMNS, values_only=True)

@@ -489,7 +489,8 @@ def test_the_documented_command_goes_the_whole_way(tmp_path, monkeypatch, small)
     monkeypatch.chdir(tmp_path)
     (command,) = [code for code in documented("bash") if code.startswith("medshadow train")]
     sets = [f"--set={key}={yaml.safe_dump(value).strip()}" for key, value in small.items()]
-    result = CliRunner().invoke(app, [*shlex.split(command)[1:], *sets])
+    arguments = [*shlex.split(command)[1:], *sets]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     out = tmp_path / "runs" / "archive"
     assert (out / "model" / "model.json").is_file()

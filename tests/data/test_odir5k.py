@@ -1,6 +1,7 @@
 import csv
 import io
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 from medshadow.data import odir5k_keywords
 from medshadow.data.odir5k import DIAGNOSES, SIGHT_THREATENING, labels_from_keywords, odir5k_cases
 from medshadow.data.odir5k_rows import read_patients
+from medshadow.data.phantom_cohort import FIRST_ID
 from medshadow.errors import DataError
 
 # MONAI says so each time it is asked to load, wherever pydicom is installed without nvImageCodec.
@@ -374,8 +376,8 @@ def test_a_file_without_a_side_is_its_columns_eye(tmp_path):
 
 
 def test_drawn_patients_are_phantoms(tmp_path):
-    write_workbook(tmp_path / WORKBOOK, [patient(900_001, "glaucoma", "glaucoma", "G")])
-    draw(tmp_path / "Training Images", ["900001_left"])
+    write_workbook(tmp_path / WORKBOOK, [patient(FIRST_ID, "glaucoma", "glaucoma", "G")])
+    draw(tmp_path / "Training Images", [f"{FIRST_ID}_left"])
     assert odir5k_cases(tmp_path).name == "phantoms"
 
 
@@ -425,6 +427,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, whole):
     (tmp_path / WORKBOOK).write_bytes(packed(parts))
     with pytest.raises(DataError, match="bytes when unpacked, more than"):
         read_patients(tmp_path / WORKBOOK)
+
+
+def test_a_workbook_without_styles_is_read(tmp_path, whole):
+    parts = unpacked(whole[0])
+    plain = re.sub(rb"<cellStyles.*</cellStyles>", b"", parts["xl/styles.xml"])
+    assert plain != parts["xl/styles.xml"]
+    (tmp_path / WORKBOOK).write_bytes(packed({**parts, "xl/styles.xml": plain}))
+    assert len(read_patients(tmp_path / WORKBOOK)) == 5
 
 
 def test_a_workbook_that_claims_a_billion_rows_does_not_hang(tmp_path, whole):
