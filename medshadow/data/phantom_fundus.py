@@ -112,20 +112,22 @@ def _choroid(rng: np.random.Generator, anatomy: Anatomy) -> Map:
     """Orange streaks of choroidal vessels with dark between, plainer away from the macula."""
     if anatomy.choroid <= 0.06:
         return _empty()
-    streaks = _empty()
-    bend = 9 * noise(rng, 4)
+    half = SIDE // 2  # as smooth as it is, half the resolution will do
+    column, row = COLUMN[:half, :half] - half / 2, ROW[:half, :half] - half / 2
+    bend = grown(rng, 6, 6, half, half) * np.float32(6)
+    streaks = np.zeros((half, half), np.float32)
     turn = rng.uniform(-0.5, 0.5)
     for lean in (turn + rng.uniform(0.3, 0.6), turn - rng.uniform(0.3, 0.6)):
-        long = grown(rng, int(rng.integers(38, 48)), int(rng.integers(11, 16)), SIDE, SIDE)
+        long = grown(rng, int(rng.integers(38, 48)), int(rng.integers(11, 16)), half, half)
         c, s = np.float32(np.cos(lean)), np.float32(np.sin(lean))
-        x, y = COLUMN - SIDE / 2, ROW - SIDE / 2
-        x, y = c * x - s * y + SIDE / 2, s * x + c * y + SIDE / 2 + bend
+        x, y = c * column - s * row + half / 2, s * column + c * row + half / 2 + bend
         bent = cv2.remap(long, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         line = 1 - ramp(np.abs(np.asarray(bent, np.float32)), 0.0, 0.5)
         streaks = np.maximum(streaks, line)
+    streaks = np.asarray(cv2.resize(streaks, (SIDE, SIDE)), np.float32)
     away = np.hypot(COLUMN - np.float32(anatomy.fovea[0]), ROW - np.float32(anatomy.fovea[1]))
     plain = np.float32(0.35) + np.float32(0.65) * ramp(away, 20, 85)
-    return np.asarray(np.float32(anatomy.choroid) * plain * (0.55 - 0.75 * np.minimum(streaks, 1)))
+    return np.asarray(np.float32(anatomy.choroid) * plain * (0.55 - 0.75 * streaks))
 
 
 def _ground(rng: np.random.Generator, retina: Retina) -> None:
@@ -208,7 +210,7 @@ def _sheen(rng: np.random.Generator, retina: Retina) -> None:
     fade = arch * np.exp(-retina.away / np.float32(3.2))
     shine = fade * (0.55 + 0.9 * fibres(rng, retina))
     if broad > 0:
-        off = np.abs(np.angle(np.exp(1j * (retina.angle - where)))).astype(np.float32)
+        off = np.abs(np.mod(retina.angle - where + np.pi, 2 * np.pi) - np.pi)
         lost = 1 - ramp(off, 0.6 * broad, 1.1 * broad)
         shine *= 1 - lost
         retina.pigment += 0.22 * lost * ramp(retina.away, 0.9, 1.4) * np.exp(-retina.away / 7)

@@ -102,8 +102,8 @@ def photograph_eye(
     blur = max(retina.blur, rng.uniform(2.0, 3.2) if poor else 0.0)
     seen = _through_the_media(rng, retina, person, camera, blur)
     framed = _frame(rng, seen, camera, left)
-    field, away, angle = _field(rng, camera)
-    _light(rng, framed, camera, away, angle, poor)
+    field, across, down = _field(rng, camera)
+    _light(rng, framed, camera, across, down, poor)
     _dust(rng, framed, camera, dusty)
     return _develop(rng, framed, camera, field)
 
@@ -147,42 +147,46 @@ def _frame(rng: np.random.Generator, seen: Map, camera: Camera, left: bool) -> M
 
 
 def _field(rng: np.random.Generator, camera: Camera) -> tuple[Map, Map, Map]:
-    """The field of view (1 inside), distance from its centre in radii, and direction."""
+    """The field of view (1 inside), and how far right of and below its centre, in radii."""
     x = np.arange(camera.width, dtype=np.float32) - np.float32(camera.width / 2 + rng.normal(0, 4))
     y = np.arange(HEIGHT, dtype=np.float32) - np.float32(HEIGHT / 2 + rng.normal(0, 2))
     radius = np.float32(camera.radius * rng.uniform(0.97, 1.03))
     across, down = np.meshgrid(x / radius, y / radius)
-    away, angle = cv2.cartToPolar(across, down)
+    away = np.hypot(across, down)
     edge = np.maximum(away, np.maximum(np.abs(down) / camera.flat, np.abs(across) / camera.sides))
     if camera.tab:
-        tab = (away > 0.955) & (np.abs(np.angle(np.exp(1j * (angle - 0.7)))) < 0.035)
+        tab = (_toward(across, down, 0.7) > 0.955) & (np.abs(_toward(across, down, 2.27)) < 0.035)
         edge = np.where(tab, 2, edge)
     field = 1 - ramp(np.asarray(edge, np.float32), 0.985, 1.0)
-    return field, np.asarray(away, np.float32), np.asarray(angle, np.float32)
+    return field, across, down
+
+
+def _toward(across: Map, down: Map, angle: float) -> Map:
+    """How far in one direction from the field's centre, in radii."""
+    return np.float32(np.cos(angle)) * across + np.float32(np.sin(angle)) * down
 
 
 def _light(
-    rng: np.random.Generator, picture: Map, camera: Camera, away: Map, angle: Map, poor: bool
+    rng: np.random.Generator, picture: Map, camera: Camera, across: Map, down: Map, poor: bool
 ) -> None:
     """Vignette, shadows of the iris, stray light along the rim, a ghost of the flash."""
-    toward = rng.uniform(0, 2 * np.pi)
-    side = np.cos(angle - np.float32(toward))
+    away = np.hypot(across, down)
+    side = _toward(across, down, rng.uniform(0, 2 * np.pi))
     light = rng.uniform(0.30, 0.62) if poor else rng.uniform(0.75, 1.35)
     fall = rng.uniform(0.05, 0.5)
-    shade = light * (1 - fall * away**2 + rng.uniform(0, 0.28) * side * away)
+    shade = light * (1 - fall * away * away + rng.uniform(0, 0.28) * side)
     if rng.random() < 0.2:
         shade = shade * (1 - rng.uniform(0.3, 0.75) * ramp(away - 0.5 * side, 0.45, 1.3))
     picture *= np.asarray(shade, np.float32)
     if rng.random() < 0.45:
-        where = np.float32(rng.uniform(0, 2 * np.pi))
-        arc = 0.35 + 0.65 * ramp(np.cos(angle - where), -0.4, 0.9)
+        arc = 0.35 + 0.65 * ramp(_toward(across, down, rng.uniform(0, 2 * np.pi)), -0.4, 0.9)
         start = rng.uniform(0.45, 0.85)
         glow = np.float32(rng.uniform(0.2, 0.85)) * arc * ramp(away, start, 1.05)
         for n in range(3):
             picture[n] += glow * (np.float32(camera.rim[n]) - picture[n])
     if rng.random() < 0.15:
         x, y = rng.normal(0, 0.2, 2)
-        ghost = np.hypot(away * np.cos(angle) - x, away * np.sin(angle) - y)
+        ghost = np.hypot(across - np.float32(x), down - np.float32(y))
         spot = np.float32(rng.uniform(0.1, 0.4)) * (1 - ramp(ghost, 0.03, rng.uniform(0.08, 0.16)))
         for n, colour in enumerate((0.85, 0.80, 0.88)):
             picture[n] += spot * (np.float32(colour) - picture[n])

@@ -1,13 +1,15 @@
 """Retinal vessels of a drawn eye: arteries and veins that leave the disc and arch round the macula.
 
-Courses are polylines, from thick to thin; they are drawn three times finer than the canvas, so that
-a width need not be a whole number of pixels.
+Points are complex numbers, x + iy on the canvas. Vessels are drawn three times finer than the
+canvas, so that a width need not be a whole number of pixels.
 """
 
 from __future__ import annotations
 
+import cmath
+import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,30 +18,12 @@ from numpy.typing import NDArray
 from medshadow.data.phantom_anatomy import Anatomy
 from medshadow.data.phantom_marks import SIDE, Map
 
-Points = NDArray[np.float64]
+Points = NDArray[np.complex128]
 
 _FINER = 3
 _STEP = 5.0  # pixels between two points of a branch
 _THINNEST = 0.6
-
-# Trunks: direction from the disc in degrees, 0 nasal, 90 up; how far a temporal one arches.
-_NASAL = (38.0, -38.0)
-_TEMPORAL = (1.0, -1.0)
-
-
-@dataclass
-class Course:
-    """One vessel from its stem to its end.
-
-    Attributes:
-        points: n x 2, x and y on the canvas.
-        widths: n widths in pixels.
-        quadrant: which trunk it belongs to: "up temporal", "down nasal" and so on.
-    """
-
-    points: Points
-    widths: NDArray[np.float64]
-    quadrant: str
+_COUNT = np.arange(64.0)
 
 
 @dataclass
@@ -51,14 +35,21 @@ class Vessels:
         veins: where veins run.
         reflex: the bright streak along the arteries.
         over: where an artery crosses a vein, and a little around.
-        courses: the veins' courses, by which bleedings are laid.
     """
 
     arteries: Map
     veins: Map
     reflex: Map
     over: Map
-    courses: list[Course] = field(default_factory=list)
+
+
+@dataclass
+class _Course:
+    """One vessel from its stem to its end, with its width in pixels at both."""
+
+    points: Points
+    stem: float
+    end: float
 
 
 def grow_vessels(rng: np.random.Generator, anatomy: Anatomy) -> Vessels:
@@ -67,30 +58,28 @@ def grow_vessels(rng: np.random.Generator, anatomy: Anatomy) -> Vessels:
     Args:
         rng: the generator.
         anatomy: where disc and macula are, and how wide and winding vessels are.
-
-    Returns:
-        Drawn vessels with the courses of the veins.
     """
     veins = _tree(rng, anatomy, anatomy.vein, arch=0.0)
-    arteries = _tree(rng, anatomy, anatomy.artery, arch=rng.choice([-0.09, 0.09]))
-    drawn_arteries = draw_courses(arteries)
-    around = cv2.dilate(drawn_arteries, np.ones((5, 5), np.uint8))
+    arteries = _tree(rng, anatomy, anatomy.artery, arch=0.09 * float(rng.choice([-1, 1])))
+    drawn = _draw(arteries)
+    around = cv2.dilate(drawn, np.ones((5, 5), np.uint8))
     return Vessels(
-        arteries=drawn_arteries,
-        veins=draw_courses(veins),
-        reflex=draw_courses(arteries, share=0.34, least=1.9),
+        arteries=drawn,
+        veins=_draw(veins),
+        reflex=_draw(arteries, share=0.34, least=1.9),
         over=np.asarray(cv2.GaussianBlur(around, (0, 0), 1.2), np.float32),
-        courses=veins,
     )
 
 
-def draw_courses(courses: list[Course], share: float = 1.0, least: float = 0.0) -> Map:
+def _draw(courses: list[_Course], share: float = 1.0, least: float = 0.0) -> Map:
     """Draw vessels, each ``share`` of its width, leaving out what is thinner than ``least``."""
     pieces = defaultdict(list)
     for course in courses:
-        pixels = (course.points * (_FINER * 16)).round().astype(np.int32)
-        for start in range(0, len(pixels) - 1, 3):
-            wide = course.widths[start]
+        count = len(course.points)
+        plane = course.points.view(np.float64).reshape(-1, 2)
+        pixels = (plane * (_FINER * 16)).round().astype(np.int32)
+        for start in range(0, count - 1, 3):
+            wide = course.stem + (course.end - course.stem) * start / count
             if wide >= least:
                 pieces[max(1, round(wide * share * _FINER))].append(pixels[start : start + 4])
     canvas = np.zeros((SIDE * _FINER, SIDE * _FINER), np.uint8)
@@ -101,66 +90,59 @@ def draw_courses(courses: list[Course], share: float = 1.0, least: float = 0.0) 
     return np.asarray(small, np.float32) * np.float32(1 / 255)
 
 
-def _tree(rng: np.random.Generator, anatomy: Anatomy, width: float, arch: float) -> list[Course]:
-    courses: list[Course] = []
-    for side in _TEMPORAL:
-        name = ("up" if side > 0 else "down") + " temporal"
+def _tree(rng: np.random.Generator, anatomy: Anatomy, width: float, arch: float) -> list[_Course]:
+    courses: list[_Course] = []
+    for side in (1.0, -1.0):  # temporal, above and below
         trunk = _arcade(rng, anatomy, side, rng.uniform(0.68, 0.86) + arch)
-        _branch_out(rng, anatomy, courses, trunk, width * rng.uniform(0.92, 1.08), name, 2)
-    for degrees in _NASAL:
-        name = ("up" if degrees > 0 else "down") + " nasal"
-        trunk = _straight(rng, anatomy, np.radians(degrees + rng.normal(0, 9) + 60 * arch), 95)
-        _branch_out(rng, anatomy, courses, trunk, width * rng.uniform(0.5, 0.72), name, 2)
+        _branch_out(rng, anatomy, courses, trunk, width * rng.uniform(0.92, 1.08), 2)
+    for degrees in (38.0, -38.0):  # nasal
+        trunk = _straight(rng, anatomy, math.radians(degrees + rng.normal(0, 9) + 60 * arch), 95)
+        _branch_out(rng, anatomy, courses, trunk, width * rng.uniform(0.5, 0.72), 2)
     for _ in range(int(rng.integers(1, 4))):  # small ones straight to the macula and nasally
-        degrees = rng.choice([180.0, 180.0, 0.0]) + rng.normal(0, 24)
-        trunk = _straight(rng, anatomy, np.radians(degrees), rng.uniform(30, 55))
-        _branch_out(rng, anatomy, courses, trunk, width * rng.uniform(0.26, 0.36), "small", 1)
+        degrees = float(rng.choice([180, 180, 0])) + rng.normal(0, 24)
+        trunk = _straight(rng, anatomy, math.radians(degrees), rng.uniform(30, 55))
+        _branch_out(rng, anatomy, courses, trunk, width * rng.uniform(0.26, 0.36), 1)
     return courses
 
 
 def _arcade(rng: np.random.Generator, anatomy: Anatomy, side: float, height: float) -> Points:
     """From the disc up (or down), round the macula and on towards the temporal edge."""
-    disc, fovea = np.array(anatomy.disc), np.array(anatomy.fovea)
-    reach = float(np.hypot(*(fovea - disc)))
+    disc, fovea = complex(*anatomy.disc), complex(*anatomy.fovea)
+    reach = abs(fovea - disc)
+    turn = (disc - fovea) / reach
     t = np.linspace(0.02, 0.87, 36) * np.pi
-    centre = disc + (fovea - disc) * 0.86
-    across = np.where(t < np.pi / 2, 0.86 * reach, rng.uniform(1.6, 2.2) * reach)
-    lean = np.arctan2(fovea[1] - disc[1], disc[0] - fovea[0])
-    x = across * np.cos(t)
-    y = -side * height * reach * np.sin(np.minimum(t, 2.2)) ** 0.8
-    x, y = x * np.cos(lean) + y * np.sin(lean), y * np.cos(lean) - x * np.sin(lean)
-    points = centre + np.stack([x, y], 1)
+    across = np.where(t < np.pi / 2, 0.86, rng.uniform(1.6, 2.2)) * np.cos(t)
+    down = -side * height * np.sin(np.minimum(t, 2.2)) ** 0.8
+    points = disc + (fovea - disc) * 0.86 + reach * turn * (across + 1j * down)
     # Stems leave from the middle of the disc, nasal of its centre.
-    start = disc + np.array([anatomy.radius * rng.uniform(-0.05, 0.3), 0.0])
-    pull = np.exp(-np.arange(36) / 2.0)[:, None]
-    points += pull * (start - points[0])
-    return points + _wander(rng, 36, 1.5 * anatomy.tortuous)
+    start = disc + anatomy.radius * rng.uniform(-0.05, 0.3)
+    points += np.exp(-_COUNT[:36] / 2) * (start - points[0])
+    return np.asarray(points + _wander(rng, 36, 1.5 * anatomy.tortuous))
 
 
 def _straight(rng: np.random.Generator, anatomy: Anatomy, angle: float, length: float) -> Points:
     """Outward from the disc, slightly bent."""
-    start = np.array(anatomy.disc) + rng.normal(0, 0.12 * anatomy.radius, 2)
+    start = complex(*anatomy.disc) + 0.12 * anatomy.radius * complex(*rng.normal(0, 1, 2))
     count = max(4, int(length / _STEP))
-    heading = angle + np.linspace(0, rng.normal(0, 0.4), count)
-    moves = _STEP * np.stack([np.cos(heading), -np.sin(heading)], 1)
-    return start + np.cumsum(moves, 0) + _wander(rng, count, 1.2 * anatomy.tortuous)
+    heading = -angle + rng.normal(0, 0.4) / count * _COUNT[:count]
+    points = start + _STEP * np.cumsum(np.exp(1j * heading))
+    return np.asarray(points + _wander(rng, count, 1.2 * anatomy.tortuous))
 
 
 def _wander(rng: np.random.Generator, count: int, size: float) -> Points:
-    """Smooth sideways winding along a vessel, none at its stem."""
-    loose = rng.normal(0, 1, (count + 2, 2))
+    """Smooth winding along a vessel, none at its stem."""
+    loose = rng.normal(0, 1, 2 * count + 4).view(np.complex128)
     smooth = (loose[:-2] + 2 * loose[1:-1] + loose[2:]) / 2.45
-    drift = np.cumsum(rng.normal(0, 0.35, (count, 2)), 0)
-    return size * np.minimum(1, np.arange(count) / 4)[:, None] * (0.75 * smooth + drift)
+    drift = np.cumsum(rng.normal(0, 0.35, 2 * count).view(np.complex128))
+    return np.asarray(size * np.minimum(1, _COUNT[:count] / 4) * (0.75 * smooth + drift))
 
 
 def _branch_out(
     rng: np.random.Generator,
     anatomy: Anatomy,
-    courses: list[Course],
+    courses: list[_Course],
     points: Points,
     width: float,
-    quadrant: str,
     depth: int,
 ) -> None:
     """Add a vessel and the branches that leave it."""
@@ -168,35 +150,39 @@ def _branch_out(
     count = len(points)
     if count < 3:
         return
-    thin = max(_THINNEST, 0.36 * width)
-    courses.append(Course(points, np.linspace(width, thin, count), quadrant))
+    courses.append(_Course(points, width, max(_THINNEST, 0.36 * width)))
     if depth == 0:
         return
-    side = rng.choice([-1.0, 1.0])
+    side = float(rng.choice([-1, 1]))
     at = rng.uniform(3, 6)
     while at < count - 3:
         here = int(at)
-        along = points[here + 1] - points[here - 1]
-        heading = np.arctan2(along[1], along[0]) + side * rng.uniform(0.45, 1.0)
-        length = rng.uniform(0.5, 1.2) * (30 + 0.5 * _STEP * (count - here)) * (0.4 + 0.3 * depth)
-        steps = max(4, int(length / _STEP))
-        bend = -side * rng.uniform(0.0, 0.9)
-        headings = heading + np.linspace(0, bend, steps)
-        headings += np.cumsum(rng.normal(0, 0.13 * anatomy.tortuous, steps))
-        headings += 0.22 * anatomy.tortuous * np.sin(np.arange(steps) * rng.uniform(0.7, 1.3))
-        moves = _STEP * np.stack([np.cos(headings), np.sin(headings)], 1)
-        moves[0] = 0
         share = width * (1 - 0.5 * here / count) * rng.uniform(0.42, 0.66)
-        branch = points[here] + np.cumsum(moves, 0)
         if share > 0.55:
-            _branch_out(rng, anatomy, courses, branch, share, quadrant, depth - 1)
+            heading = cmath.phase(points[here + 1] - points[here - 1])
+            length = rng.uniform(0.5, 1.2) * (30 + 0.5 * _STEP * (count - here))
+            steps = max(4, int(length * (0.4 + 0.3 * depth) / _STEP))
+            branch = points[here] + _branch(rng, heading, side, steps, anatomy.tortuous)
+            _branch_out(rng, anatomy, courses, branch, share, depth - 1)
         side = -side if rng.random() < 0.75 else side
         at += rng.uniform(3.0, 7.5)
 
 
+def _branch(
+    rng: np.random.Generator, heading: float, side: float, steps: int, tortuous: float
+) -> Points:
+    """The way of a branch: off to a side, bending back, winding."""
+    count = _COUNT[:steps]
+    headings = np.cumsum(rng.normal(-side * rng.uniform(0, 0.9) / steps, 0.13 * tortuous, steps))
+    headings += heading + side * rng.uniform(0.45, 1.0)
+    headings += 0.22 * tortuous * np.sin(rng.uniform(0.7, 1.3) * count)
+    moves = _STEP * np.exp(1j * headings)
+    moves[0] = 0
+    return np.asarray(np.cumsum(moves))
+
+
 def _outside_fovea(anatomy: Anatomy, points: Points) -> Points:
     """Cut a vessel where it would enter the fovea or leave the canvas."""
-    near = np.hypot(*(points - np.array(anatomy.fovea)).T) < 0.75 * anatomy.radius
-    gone = near | (np.abs(points - SIDE / 2) > SIDE / 2 + 8).any(1)
-    first = int(gone.argmax()) if gone.any() else len(points)
-    return points[:first]
+    gone = abs(points - complex(*anatomy.fovea)) < 0.75 * anatomy.radius
+    gone |= abs(points - complex(SIDE / 2, SIDE / 2)) > 0.62 * SIDE
+    return points[: int(gone.argmax())] if gone.any() else points
