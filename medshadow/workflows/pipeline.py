@@ -144,7 +144,7 @@ def frozen_twin(embedder: Embedder) -> Embedder:
 
 
 def _example_query(table: CaseTable) -> str:
-    """The first test case of a malignant class (or of any class), by case id."""
+    """The first test case that carries a malignant label (or of any label), by case id."""
     frame = table.section("test").frame.sort_values("case_id")
-    malignant = frame[frame["label"].isin(table.malignant)]
+    malignant = frame[[not table.malignant.isdisjoint(labels) for labels in frame["labels"]]]
     return str((malignant if len(malignant) else frame)["case_id"].iloc[0])
