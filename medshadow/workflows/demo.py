@@ -42,7 +42,12 @@ class Demo:
 
 DEMOS = {
     "dermatology": Demo("ham10000", {"kind": "lesions", "lesions": 480}),
-    "fundus": Demo("odir5k", {"kind": "fundi", "patients": 480}),
+    # Eight letters and two eyes a patient: as many images and as large batches as with lesions.
+    "fundus": Demo(
+        "odir5k",
+        {"kind": "fundi", "patients": 400},
+        {**_PHANTOM_SETTINGS, "images_per_class": 10},
+    ),
 }
 
 

@@ -39,7 +39,7 @@ def calls(monkeypatch):
     ("words", "config", "drawn", "folder"),
     [
         ([], "dermatology", {"kind": "lesions", "lesions": 480}, "runs/demo"),
-        (["--kind", "fundus"], "fundus", {"kind": "fundi", "patients": 480}, "runs/demo-fundus"),
+        (["--kind", "fundus"], "fundus", {"kind": "fundi", "patients": 400}, "runs/demo-fundus"),
         (["--kind", "fundus", "--out", "here"], "fundus", None, "here"),
     ],
 )
