@@ -17,7 +17,13 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from medshadow.data.image_files import MAX_BYTES, MAX_FRAME_BYTES, check_frame, check_size, too_large
+from medshadow.data.image_files import (
+    MAX_BYTES,
+    MAX_FRAME_BYTES,
+    check_frame,
+    check_size,
+    too_large,
+)
 from medshadow.errors import ImageReadError
 
 _HEAD = 540

@@ -204,7 +204,6 @@ def test_pydicoms_warnings_records_and_errors_stay_inside(write_dicom):
             "MR_small_jp2klossless.dcm",
             "SC_rgb_rle.dcm",
             "SC_rgb_small_odd_jpeg.dcm",
-            "MR_small_jpeg_ls_lossless.dcm",
             "MR_small_implicit.dcm",
         ]
     ),

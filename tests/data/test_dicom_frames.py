@@ -1,6 +1,7 @@
 """Every transfer syntax and color, on pydicom's own files and on files written here."""
 
 import io
+import time
 from pathlib import Path
 
 import highdicom
@@ -181,6 +182,17 @@ def _compressed(write_dicom, photo, syntax):
     file.compress(syntax, generate_instance_uid=False)
     file.save_as(path)
     return path
+
+
+def test_a_cut_jpeg_ls_frame_is_refused_at_once(write_dicom, photo):
+    path = _compressed(write_dicom, photo, uid.JPEGLSLossless)
+    code = pydicom.encaps.get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
+    data = encapsulate([code[: len(code) // 2]])
+    path = write_dicom(photo, "cut.dcm", syntax=uid.JPEGLSLossless, data=data)
+    started = time.perf_counter()
+    with pytest.raises(ImageReadError, match=r"cut\.dcm: damaged or truncated frame"):
+        read_image(path)
+    assert time.perf_counter() - started < 5
 
 
 def test_jpeg2000_of_a_million_tiles_or_endless_boxes_is_refused(write_dicom, photo):
