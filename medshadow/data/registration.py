@@ -150,7 +150,7 @@ def _best_fit(
 def _refined(
     first: npt.NDArray[np.int8], second: npt.NDArray[np.int8], back: cv2.typing.MatLike
 ) -> npt.NDArray[np.float32] | None:
-    field = (first != OUTSIDE).astype(np.uint8)
+    field = (second != OUTSIDE).astype(np.uint8)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
     try:
         _, found = cv2.findTransformECC(

@@ -84,6 +84,20 @@ def test_the_evidence_tells_how_the_two_lie():
     assert "mirrored" in turned_over.words
 
 
+@pytest.mark.parametrize(
+    "weak", [{"inliers": 7}, {"correlation": 0.39}, {"agreement": 0.49}, {"overlap": 0.29}]
+)
+def test_every_piece_of_evidence_is_needed(weak):
+    enough = {"inliers": 8, "correlation": 0.4, "agreement": 0.5, "overlap": 0.3}
+    assert Registration(**enough, scale=1.0, rotation=0.0).same
+    assert not Registration(**{**enough, **weak}, scale=1.0, rotation=0.0).same
+
+
+def test_the_fit_is_refined_beyond_shift_turn_and_scale():
+    stretched = cv2.resize(fundus(1), None, fx=1.08, fy=0.97, interpolation=cv2.INTER_CUBIC)
+    assert register(sketch(fundus(1)), sketch(stretched)).correlation > 0.9
+
+
 def test_other_eyes_do_not_pass():
     drawn = [sketch(fundus(seed)) for seed in range(8)]
     seen = [register(a, b) for a in drawn for b in drawn if a is not b]
@@ -117,6 +131,12 @@ def test_every_candidate_is_of_two_groups_and_in_order():
     assert all(a < b for a, b, _ in found)
 
 
+def test_the_candidates_can_be_repeated():
+    drawn = [sketch(fundus(seed)) for seed in range(10)]
+    once, again = (candidates(drawn, list(range(10)), progress=False) for _ in range(2))
+    assert once == again
+
+
 def test_images_without_texture_are_no_candidates():
     plain = sketch(np.full((64, 64, 3), 120, np.uint8))
     assert len(plain.points) == 0
@@ -148,6 +168,8 @@ def test_a_sketch_leaves_out_the_border_and_the_light():
 def test_a_sketch_keeps_the_shape_of_the_image():
     assert sketch(vessels(0)[:150, :300]).detail.shape == (91, 181)
     assert sketch(vessels(0)[:40, :60]).detail.shape == (40, 60)
+    bordered = np.pad(fundus(1), ((300, 10), (150, 400), (0, 0)))
+    assert sketch(bordered).detail.shape == pytest.approx(sketch(fundus(1)).detail.shape, abs=2)
 
 
 def test_a_pair_goes_to_json_and_back():
