@@ -48,6 +48,7 @@ class CaseTable:
         frame: the rows. ``labels``, ``findings`` and ``section`` are filled in when absent.
         name: the data set's name, for example ``"ham10000"``.
         malignant: the labels that triage must not miss (malignant or pre-malignant).
+        malignant_word: what such a case is called: "malignant", or "sight-threatening" of eyes.
         left_out: cases left out, with the reason for each.
         vocabulary: the labels that integer codes count through, in this order; those present when
             empty. A section is given the whole table's, so that a code means the same in each.
@@ -78,6 +79,7 @@ class CaseTable:
     frame: pd.DataFrame
     name: str = "cases"
     malignant: frozenset[str] = frozenset()
+    malignant_word: str = "malignant"
     left_out: tuple[LeftOut, ...] = field(default=())
     vocabulary: tuple[str, ...] = ()
     finding_vocabulary: tuple[str, ...] = ()

@@ -116,6 +116,7 @@ def odir5k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
         pd.DataFrame(rows),
         name="phantoms" if drawn else "odir5k",
         malignant=SIGHT_THREATENING,
+        malignant_word="sight-threatening",
         left_out=(*unlabelled, *missing),
         vocabulary=LETTERS,
         finding_vocabulary=FINDINGS,

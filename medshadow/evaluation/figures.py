@@ -45,7 +45,12 @@ def class_styles(
 
 
 def tsne_figure(
-    cases: EmbeddedCases, labels: Sequence[str], malignant: Collection[str], seed: int
+    cases: EmbeddedCases,
+    labels: Sequence[str],
+    malignant: Collection[str],
+    seed: int,
+    *,
+    word: str = "malignant",
 ) -> Figure:
     """Map of the cases in the plane by t-SNE on cosine distance; at most 1500 drawn points.
 
@@ -57,6 +62,7 @@ def tsne_figure(
         labels: every label, in the order that fixes the colours.
         malignant: labels drawn as triangles.
         seed: seed of the draw and of t-SNE.
+        word: what a malignant case is called.
     """
     rng = np.random.default_rng(seed)
     points = min(len(cases), _TSNE_POINTS)
@@ -99,7 +105,7 @@ def tsne_figure(
         if x in counts
     ]
     names = [f"{marked(x, x in malignant)}  ({counts[x]})" for x in labels if x in counts]
-    title = "triangle: malignant" if any(x in malignant for x in labels) else None
+    title = f"triangle: {word}" if any(x in malignant for x in labels) else None
     figure.legend(
         handles, names, title=title, loc="outside right center", frameon=False, fontsize=10
     )
@@ -120,13 +126,18 @@ def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 def confusion_figure(
-    counts: pd.DataFrame, malignant: Collection[str] = frozenset(), *, several: bool = False
+    counts: pd.DataFrame,
+    malignant: Collection[str] = frozenset(),
+    *,
+    word: str = "malignant",
+    several: bool = False,
 ) -> Figure:
     """Confusion of the vote: shade and percentage by row, counts in the cells.
 
     Args:
         counts: queries by truth (rows) and vote (columns); rows without queries stay empty.
         malignant: labels marked with a triangle.
+        word: what a malignant case is called.
         several: whether queries may carry several labels; the figure then says what a row holds.
     """
     cells = counts.to_numpy()
@@ -158,7 +169,7 @@ def confusion_figure(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     note = "cells: queries, and their share of the row"
-    note = f"▲ malignant; {note}" if malignant else note
+    note = f"▲ {word}; {note}" if malignant else note
     if several:
         note += "\nof several labels, row: the one voted where carried, else the case's first"
     _title(axes, "Confusion of the vote", note)

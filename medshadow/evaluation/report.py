@@ -43,6 +43,7 @@ class Diagnostics:
         queries: the cases asked about.
         neighbours: the k nearest of each query.
         malignant: the labels that triage must not miss.
+        malignant_word: what such a case is called in the figures.
         seed: the seed of every draw: bootstrap, t-SNE, rows of the contact sheet.
         image_of: case id -> uint8 H x W x 3, for the contact sheet.
     """
@@ -54,6 +55,7 @@ class Diagnostics:
     queries: EmbeddedCases = field(repr=False)
     neighbours: Neighbours = field(repr=False)
     malignant: frozenset[str] = frozenset()
+    malignant_word: str = "malignant"
     seed: int = 0
     image_of: Callable[[str], np.ndarray] | None = field(default=None, repr=False)
 
@@ -68,9 +70,14 @@ class Diagnostics:
 
         labels = labels_of(self.gallery, self.queries)
         drawn = {
-            "tsne": tsne_figure(self.queries, labels, self.malignant, self.seed),
+            "tsne": tsne_figure(
+                self.queries, labels, self.malignant, self.seed, word=self.malignant_word
+            ),
             "confusion": confusion_figure(
-                self.tables["confusion"], self.malignant, several=self.queries.multi_label
+                self.tables["confusion"],
+                self.malignant,
+                word=self.malignant_word,
+                several=self.queries.multi_label,
             ),
         }
         if self.image_of is not None:
@@ -80,6 +87,7 @@ class Diagnostics:
                 self.neighbours,
                 self.image_of,
                 malignant=self.malignant,
+                word=self.malignant_word,
                 seed=self.seed,
             )
         return drawn
@@ -90,6 +98,7 @@ def diagnose(
     queries: EmbeddedCases,
     *,
     malignant: Collection[str] = frozenset(),
+    malignant_word: str = "malignant",
     healthy: Collection[str] = frozenset(),
     k: int = 16,
     seed: int = 0,
@@ -150,6 +159,7 @@ def diagnose(
     Args:
         gallery: the known cases, as a rule the training section.
         queries: the cases asked about, as a rule the test section.
+        malignant_word: what such a case is called in the figures.
         malignant: labels that triage must not miss; none leaves out the malignancy AUC.
         healthy: labels that mean "nothing found"; none leaves out diseased_recall_at_1.
         k: neighbours that vote, at least 1.
@@ -205,6 +215,7 @@ def diagnose(
         queries=queries,
         neighbours=facts.neighbours,
         malignant=must_not_miss,
+        malignant_word=malignant_word,
         seed=seed,
         image_of=image_of,
     )

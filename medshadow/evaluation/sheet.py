@@ -30,6 +30,7 @@ def contact_sheet(
     image_of: Callable[[str], np.ndarray],
     *,
     malignant: Collection[str] = frozenset(),
+    word: str = "malignant",
     seed: int = 0,
 ) -> Figure:
     """Some queries with their nearest cases, as a reader would be shown them.
@@ -46,6 +47,7 @@ def contact_sheet(
         neighbours: Q x k, as from `nearest_groups`.
         image_of: case id -> uint8 H x W x 3.
         malignant: labels marked with a triangle.
+        word: what a malignant case is called.
         seed: seed of the draw of queries.
     """
     shares = Sharing(queries, gallery)(np.arange(len(queries)), neighbours.index)
@@ -78,7 +80,7 @@ def contact_sheet(
     )
     several = queries.multi_label or gallery.multi_label
     shown = frozenset().union(*queries.label_sets, *gallery.label_sets)
-    _sheet_legend(figure, not shown.isdisjoint(malignant), several)
+    _sheet_legend(figure, "" if shown.isdisjoint(malignant) else word, several)
     return figure
 
 
@@ -95,15 +97,15 @@ def _one_of_each(queries: EmbeddedCases, malignant: Collection[str], seed: int) 
     return [int(rng.choice(np.flatnonzero(queries.labels == label))) for label in labels]
 
 
-def _sheet_legend(figure: Figure, any_malignant: bool, several: bool) -> None:
+def _sheet_legend(figure: Figure, malignant_word: str, several: bool) -> None:
     hit = "shares a finding" if several else "same diagnosis"
     miss = "shares no finding" if several else "another diagnosis"
     handles = [
         Patch(facecolor="none", edgecolor=_HIT, linewidth=2.5, label=hit),
         Patch(facecolor="none", edgecolor=_MISS, linewidth=2.5, linestyle="--", label=miss),
     ]
-    if any_malignant:
-        handles.append(Patch(facecolor="none", edgecolor="none", label="▲ malignant"))
+    if malignant_word:
+        handles.append(Patch(facecolor="none", edgecolor="none", label=f"▲ {malignant_word}"))
     handles.append(Patch(facecolor="none", edgecolor="none", label="number: cosine similarity"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
 

@@ -27,6 +27,7 @@ class Archive:
         model_digest: the model whose vectors were compared.
         malignant: labels that triage must not miss.
         diagnosis_names: label to its name in words.
+        malignant_word: what a malignant case is called.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Archive:
     model_digest: str
     malignant: frozenset[str] = frozenset()
     diagnosis_names: Mapping[str, str] = field(default_factory=dict)
+    malignant_word: str = "malignant"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class CaseLookup:
             *([_WHICH_EYE] if self._tells_eyes_apart and not side else []),
             *_few_hits(ranking, k, words),
             *(_is_the_query(hit) for hit in hits if self._is_same(hit, pixels)),
-            *_no_malignant(malignant, outside),
+            *_no_malignant(malignant, outside, self.store.malignant_word),
         ]
         return LookupAnswer(
             archive=Archive(
@@ -116,6 +116,7 @@ class CaseLookup:
                 groups=ranking.archive_groups,
                 model_digest=self.store.model_digest,
                 malignant=self.store.malignant,
+                malignant_word=self.store.malignant_word,
                 diagnosis_names=self.store.diagnosis_names,
             ),
             hits=hits,
@@ -155,12 +156,12 @@ def _is_the_query(hit: Hit) -> str:
     )
 
 
-def _no_malignant(malignant: Hit | None, outside: bool) -> list[str]:
+def _no_malignant(malignant: Hit | None, outside: bool, word: str) -> list[str]:
     if malignant is None:
-        return ["No case of this archive carries a label that counts as malignant."]
+        return [f"No case of this archive carries a label that counts as {word}."]
     if outside:
         return [
-            "No case that meets the filter is malignant; the nearest malignant case shown does not "
+            f"No case that meets the filter is {word}; the nearest {word} case shown does not "
             "meet it."
         ]
     return []

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, Connection, make_url
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # How long a writer waits for another before it gives up.
 BUSY_MILLISECONDS = 10_000
 CONSENT = ("given", "suspended")
@@ -42,6 +42,7 @@ archive = Table(
     Column("preprocess", JSON, nullable=False),
     Column("embedding_dim", Integer, nullable=False),
     Column("malignant", JSON, nullable=False),
+    Column("malignant_word", String, nullable=False),
     Column("diagnosis_names", JSON, nullable=False),
 )
 

@@ -38,8 +38,8 @@ def contact_sheet(
 ) -> Figure:
     """Draw the query, the cases found, nearest first, and the nearest malignant one in any case.
 
-    A malignant case has a thick double border and the word MALIGNANT over it, so that it stands out
-    in print and without colour vision.
+    A malignant case has a thick double border and that word in capitals over it, so that it stands
+    out in print and without colour vision.
 
     Args:
         answer: what :meth:`CaseLookup.lookup` gave.
@@ -90,7 +90,8 @@ def _draw_hit(tile: Axes, answer: LookupAnswer, hit: Hit, image: np.ndarray | No
     extra = hit not in answer.hits
     title = f"rank {hit.rank}, similarity {hit.similarity:.3f}"
     if malignant:
-        title = f"{'NEAREST MALIGNANT' if extra else 'MALIGNANT'}\n{title}"
+        word = answer.archive.malignant_word.upper()
+        title = f"{'NEAREST ' if extra else ''}{word}\n{title}"
     _draw_tile(tile, image, title, _MALIGNANT if malignant else _OTHER, 4 if malignant else 1)
     if malignant:
         inner = {"fill": False, "edgecolor": "white", "linewidth": 1.5, "zorder": 5}

@@ -56,6 +56,7 @@ class CaseStore:
         preprocess: that model's transform preset and size.
         embedding_dim: D.
         malignant: labels that triage must not miss.
+        malignant_word: what such a case is called.
         diagnosis_names: label to its name in words.
 
     Raises:
@@ -94,6 +95,7 @@ class CaseStore:
         self.preprocess: dict[str, Any] = row.preprocess
         self.embedding_dim: int = row.embedding_dim
         self.malignant: frozenset[str] = frozenset(row.malignant)
+        self.malignant_word: str = row.malignant_word
         self.diagnosis_names: dict[str, str] = row.diagnosis_names
 
     @classmethod
@@ -106,6 +108,7 @@ class CaseStore:
         embedding_dim: int,
         preprocess: Mapping[str, Any],
         malignant: Iterable[str] = (),
+        malignant_word: str = "malignant",
         diagnosis_names: Mapping[str, str] | None = None,
     ) -> CaseStore:
         """Make an empty store for the vectors of one model, and open it.
@@ -125,6 +128,7 @@ class CaseStore:
                 preprocess=dict(preprocess),
                 embedding_dim=embedding_dim,
                 malignant=sorted(malignant),
+                malignant_word=malignant_word,
                 diagnosis_names=dict(diagnosis_names or {}),
             )
         finally:

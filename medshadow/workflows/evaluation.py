@@ -47,6 +47,7 @@ def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> 
         embed_section(embedder, table, "training"),
         embed_section(embedder, table, "test"),
         malignant=table.malignant,
+        malignant_word=table.malignant_word,
         healthy=table.healthy,
         bootstrap=bootstrap,
         image_of=image_of(table),

@@ -48,6 +48,7 @@ def build_index(
         embedding_dim=embedder.embedding_dim,
         preprocess=embedder.preprocess,
         malignant=cases.malignant,
+        malignant_word=cases.malignant_word,
         diagnosis_names=diagnosis_names,
     )
     try:

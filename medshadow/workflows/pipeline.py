@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from medshadow.data.cases import CaseTable
 from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_baseline
 from medshadow.networks import Embedder
@@ -98,10 +100,9 @@ class Pipeline:
         frozen = frozen_twin(self.trainer.embedder)
         gallery = ev.embed_section(frozen, self.table, "training")
         queries = ev.embed_section(frozen, self.table, "test")
-        found = diagnose(
-            gallery, queries, malignant=self.table.malignant, bootstrap=self._bootstrap
-        )
-        majority = majority_baseline(gallery, queries, malignant=self.table.malignant)
+        kinds = {"malignant": self.table.malignant, "healthy": self.table.healthy}
+        found = diagnose(gallery, queries, **kinds, bootstrap=self._bootstrap)
+        majority = majority_baseline(gallery, queries, **kinds)
         metrics = ev.flat_metrics("frozen", found)
         metrics |= {f"majority/{name}": value for name, value in majority.items()}
         ev.write_metrics(self.output.metrics, metrics)
@@ -112,6 +113,8 @@ class Pipeline:
             gallery,
             ev.embed_section(embedder, self.table, "test"),
             malignant=self.table.malignant,
+            malignant_word=self.table.malignant_word,
+            healthy=self.table.healthy,
             bootstrap=self._bootstrap,
             image_of=ev.image_of(self.table),
         )
@@ -128,8 +131,8 @@ class Pipeline:
         )
         with store:
             query = _example_query(self.table)
-            image = ev.image_of(self.table)(query)
-            answer = CaseLookup(store, embedder).lookup(image)
+            image = ev.image_of(self.table)(query["case_id"])
+            answer = CaseLookup(store, embedder).lookup(image, laterality=query.get("eye"))
             figure = contact_sheet(answer, image, store.image_of)
             figure.savefig(self.output.figures / "lookup.png", dpi=120, bbox_inches="tight")
         return answer
@@ -143,8 +146,8 @@ def frozen_twin(embedder: Embedder) -> Embedder:
     return twin.eval()
 
 
-def _example_query(table: CaseTable) -> str:
-    """The first test case that carries a malignant label (or of any label), by case id."""
+def _example_query(table: CaseTable) -> pd.Series:
+    """The row of the first test case that carries a malignant label (or of any), by case id."""
     frame = table.section("test").frame.sort_values("case_id")
     malignant = frame[[not table.malignant.isdisjoint(labels) for labels in frame["labels"]]]
-    return str((malignant if len(malignant) else frame)["case_id"].iloc[0])
+    return (malignant if len(malignant) else frame).iloc[0]

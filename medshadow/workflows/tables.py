@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 UNBROKEN = ("rank", "similarity", "case_id", "case is", "age")
+# Longer words than this do not fit a column of an 80-character table.
+_WIDE = 24
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
@@ -37,7 +39,13 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     archive = answer.archive
     where = f" where {answer.where}" if answer.where else ""
     title = f"Nearest of {archive.groups} lesions or patients in {archive.name}{where}"
-    console.print(frame_table(_shown_frame(answer), title))
+    shown = _shown_frame(answer)
+    wide = [c for c in shown if any(len(str(value)) > _WIDE for value in shown[c])]
+    console.print(frame_table(shown.drop(columns=wide), title))
+    for column in wide:
+        console.print(f"{column}, by rank:", highlight=False)
+        for rank, value in zip(shown["rank"], shown[column], strict=True):
+            console.print(Text(f"  {rank}  {_cell(value)}"))
     shares = ", ".join(f"{label} {s:.0%}" for label, s in answer.share_in_this_archive.items())
     for label in dict.fromkeys(label for hit in answer.shown() for label in labels_in_order(hit)):
         console.print(f"{label}: {answer.diagnosis(label)}", highlight=False)
@@ -47,8 +55,9 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     nearest = answer.nearest_malignant
     if nearest is not None:
         console.print(
-            f"Nearest malignant case: {nearest.case_id}, {answer.diagnosis_of(nearest)}, "
-            f"rank {nearest.rank}, similarity {nearest.similarity:.3f}",
+            f"Nearest {archive.malignant_word} case: {nearest.case_id}, "
+            f"{answer.diagnosis_of(nearest)}, rank {nearest.rank}, "
+            f"similarity {nearest.similarity:.3f}",
             highlight=False,
         )
     console.print(answer.notice, highlight=False)
@@ -56,6 +65,8 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
 
 def _shown_frame(answer: LookupAnswer) -> pd.DataFrame:
     """What the table shows: codes, whose names stand below it, as 80 columns cut names short."""
+    word = answer.archive.malignant_word.upper()
+    word = f" {word}" if len(word) < 10 else f"\n{word}"  # the column's width, on a terminal
     rows = []
     for hit in answer.shown():
         labels = " + ".join(labels_in_order(hit))
@@ -63,7 +74,7 @@ def _shown_frame(answer: LookupAnswer) -> pd.DataFrame:
             "rank": hit.rank,
             "similarity": hit.similarity,
             "case_id": hit.case_id,
-            "case is": f"{labels} MALIGNANT" if answer.is_malignant(hit) else labels,
+            "case is": f"{labels}{word}" if answer.is_malignant(hit) else labels,
         }
         words = metadata_in_words(hit.metadata)
         rows.append({**row, **{key: value for key, value in words.items() if key not in row}})

@@ -1,6 +1,7 @@
 """What a lookup prints of cases with label sets, on a terminal of 80 columns."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -24,18 +25,18 @@ def answer():
         Hit("7_left", "7", "N", frozenset({"N"}), 0.9, 1, clear),
         Hit("9_right", "9", "H", frozenset({"H", "D"}), 0.8, 2, dusty),
     )
-    archive = Archive("eyes", 9, 8, "d", frozenset({"D"}), NAMES)
+    archive = Archive("eyes", 9, 8, "d", frozenset({"D"}), NAMES, "sight-threatening")
     return LookupAnswer(archive, hits, hits[1], False, 2, "", 8, warnings=("Mind this.",))
 
 
 def test_says_every_label_its_name_and_the_keywords():
     text = printed(answer())
     assert text.splitlines()[0] == "! Mind this."
-    assert "H + D MALIGNANT" in " ".join(text.split())
+    assert "H + D SIGHT-THREATENING" in " ".join(text.split())
     for words in ("H: hypertensive retinopathy", "D: diabetic retinopathy", "N: normal fundus"):
         assert words in text.splitlines()
     assert "drusen" in text
-    assert "Nearest malignant case: 9_right, hypertensive retinopathy + diabetic" in text
+    assert "Nearest sight-threatening case: 9_right, hypertensive retinopathy + diabetic" in text
     assert "N 50%, H 50%, D 50%" in text
     assert NOTICE in " ".join(text.split())
 
@@ -46,3 +47,12 @@ def test_flags_are_named_where_they_are_raised():
     assert text.count("lens dust") == 1
     assert "False" not in text
     assert "offset" not in text
+
+
+def test_long_words_stand_below_the_table():
+    text = printed(answer())
+    assert "keywords, by rank:" not in text
+    hits = answer().hits
+    long = {**hits[0].metadata, "keywords": "macular epiretinal membrane; drusen"}
+    text = printed(replace(answer(), hits=(replace(hits[0], metadata=long), hits[1])))
+    assert "keywords, by rank:\n  1  macular epiretinal membrane; drusen\n  2  drusen\n" in text
