@@ -200,6 +200,8 @@ def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         )
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error})") from error
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first column for names then
+        raise DataError(f"{path}: rows of more values than the header's {len(rows.columns)}")
     missing = [c for c in columns if c not in rows.columns]
     if missing:
         raise DataError(f"{path}: columns {missing} missing; found {list(rows.columns)}")

@@ -1,4 +1,5 @@
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -6,6 +7,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from medshadow.data.ham10k import DIAGNOSES, MALIGNANT, ham10k_cases
@@ -281,6 +284,47 @@ def test_every_one_hot_image_needs_its_lesion(tmp_path):
     pd.read_csv(file).query("image != @IDS[2]").to_csv(file, index=False)
     with pytest.raises(DataError, match=rf"found \['{IDS[2]}'\] in lines \[4\]; expected images"):
         ham10k_cases(tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    content=st.binary(max_size=200),
+    kind=st.sampled_from(["metadata", "truth", "groupings"]),
+    header=st.booleans(),
+)
+def test_random_annotations_are_refused(tmp_path_factory, content, kind, header):
+    """Nothing but a DataError, whatever stands in the files."""
+    root = tmp_path_factory.mktemp("random")
+    write_isic(root)
+    names = {
+        "metadata": ("HAM10000_metadata.csv", b"lesion_id,image_id,dx,dx_type,age\n"),
+        "truth": (
+            "ISIC2018_Task3_Training_GroundTruth.csv",
+            b"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n",
+        ),
+        "groupings": ("ISIC2018_Task3_Training_LesionGroupings.csv", b"image,lesion_id\n"),
+    }
+    name, line = names[kind]
+    (root / name).write_bytes((line if header else b"") + content)
+    with pytest.raises(DataError, match=re.escape(name)):
+        ham10k_cases(root)
+
+
+@settings(max_examples=100, deadline=None)
+@given(place=st.integers(0, 600), new=st.binary(min_size=1, max_size=3))
+def test_damaged_metadata_are_read_or_refused(tmp_path_factory, place, new):
+    root = tmp_path_factory.getbasetemp() / "damaged"
+    if not root.exists():
+        write_kaggle(root)
+    content = METADATA.to_csv(index=False).encode()
+    place %= len(content)
+    damaged = content[:place] + new + content[place + len(new) // 2 :]
+    (root / "HAM10000_metadata.csv").write_bytes(damaged)
+    try:
+        cases = len(ham10k_cases(root, on_error="skip"))
+    except DataError:
+        cases = 8
+    assert 0 < cases <= 9
 
 
 def test_an_unknown_policy_is_refused(tmp_path):
