@@ -35,7 +35,7 @@ def main() -> None:
         print(json.dumps(measure(way, shape, options)))
         return
     settle_device(options)
-    print(heading(options, ["torch", "pytorch-metric-learning"]))
+    print(heading(options, ["torch", "numba", "pytorch-metric-learning"], "median"))
     print(f"D={options.dim}, {options.classes} classes")
     print(f"{'S':>6}" + "".join(f"{NAMES[way]:>28}" for way in options.ways))
     print(f"{'':>6}" + f"{'ms':>18}{'MB':>10}" * len(options.ways))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a function timed in a fresh process, its peak memory above the start.
+"""What the benchmarks share: functions timed in fresh processes, peak memory above the start.
 
 On Linux the peak is that of the process's resident memory, on CUDA that of torch's allocator.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -22,12 +23,14 @@ import torch
 T = TypeVar("T")
 
 MOST_PASSES = 500
+LEAST_ROUNDS = 5
 
 
 class Figures(NamedTuple):
-    """Best time of a pass, the most memory held above the start, and what the last pass gave."""
+    """Best and median time of a pass, the most memory above the start, and what a pass gave."""
 
     ms: float
+    median_ms: float
     mb: float
     result: Any
 
@@ -54,13 +57,13 @@ def settle_device(options: argparse.Namespace) -> None:
         options.limit = torch.cuda.get_device_properties(0).total_memory / 1e9
 
 
-def heading(options: argparse.Namespace, packages: list[str]) -> str:
-    """What was measured where, with versions."""
+def heading(options: argparse.Namespace, packages: list[str], kind: str = "best") -> str:
+    """What was measured where, with versions; ``kind`` is what stands for many passes."""
     versions = [f"{name} {installed(name) or 'not installed'}" for name in packages]
     return (
         f"{_machine(options)}; Python {platform.python_version()}, {', '.join(versions)}\n"
-        f"best of about {options.seconds:g} s x {options.rounds}; MB (2^20 bytes) above the start; "
-        f"{options.limit:.0f} GB a process"
+        f"{kind} of about {options.seconds:g} s x {options.rounds}; MB (2^20 bytes) above the "
+        f"start; {options.limit:.0f} GB a process"
     )
 
 
@@ -100,7 +103,31 @@ def best_pass(once: Callable[[], Any], options: argparse.Namespace) -> Figures |
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         return None
-    return Figures(1000 * min(times), (_peak(device) - held) / 2**20, result)
+    used = (_peak(device) - held) / 2**20
+    return Figures(1000 * min(times), 1000 * statistics.median(times), used, result)
+
+
+def alternately(
+    ways: dict[str, Callable[[], T]], options: argparse.Namespace
+) -> dict[str, tuple[float, T]]:
+    """Time several functions in turn in this process, each once a round, for a fair comparison.
+
+    What else the machine does meanwhile, and how warm it is, then concerns all of them alike.
+
+    Returns:
+        Median time of each in ms, over at least five rounds, and what its last pass gave.
+    """
+    device = torch.device(options.device)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    given: dict[str, T] = {name: once() for name, once in ways.items()}
+    rounds, spent = 0, 0.0
+    while rounds < LEAST_ROUNDS or (spent < options.seconds * len(ways) and rounds < MOST_PASSES):
+        for name, once in ways.items():
+            seconds, given[name] = timed(once, device)
+            times[name].append(seconds)
+            spent += seconds
+        rounds += 1
+    return {name: (1000 * statistics.median(times[name]), given[name]) for name in ways}
 
 
 def timed(function: Callable[[], T], device: torch.device) -> tuple[float, T]:

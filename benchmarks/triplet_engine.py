@@ -1,16 +1,22 @@
-"""The exact triplet engine against its peers and against its own matrix products.
+"""The exact triplet engine and its miners against their peers and against three matrix products.
 
-    python benchmarks/triplet_engine.py                        # the whole table
+    python benchmarks/triplet_engine.py                        # both tables
     python benchmarks/triplet_engine.py --sizes 256 640 --seconds 1
     python benchmarks/triplet_engine.py --device cuda
 
-Every figure comes from a fresh process: the best time of a forward and backward pass over one batch
-(random unit embeddings, equal classes, margin 0.2), and the peak memory above what the process held
-before, after a small batch has loaded all code (on CUDA: torch.cuda.max_memory_allocated). All ways
-see the same batch, and the table says how far their values lie apart. Three matrix products,
-S x S x D each, are the floor that no engine of this kind can pass. Peers list every triplet: where
-that list does not fit --limit, the table says "no room", and larger batches are not tried.
-sentence-transformers averages over the triplets with a positive hinge and is compared with that.
+Times are medians of forward and backward passes over one batch (random unit embeddings, equal
+classes, margin 0.2). The engine, with single labels and with label sets, and the three matrix
+products run alternately in one process, each once a round, five rounds or more: "x products" is
+the ratio of their medians. Three products, S x S x D each, are the floor that no engine of this
+kind can pass; they are cut into the tiles that are fastest. Peers run in processes of their own.
+Peak memory, above what the process held after a small batch had loaded all code, always comes from
+a fresh process that ran nothing else (on CUDA: torch.cuda.max_memory_allocated).
+
+All ways see the same batch, and the tables say how far their values lie apart. Peers list every
+triplet: where that list does not fit --limit, the table says "no room", and larger batches are not
+tried. sentence-transformers averages over the triplets with a positive hinge and is compared with
+that. The semi-hard miner of pytorch-metric-learning takes every semi-hard negative of a pair, ours
+the hardest of them: their values are not compared.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from measuring import (
     add_arguments,
+    alternately,
     best_pass,
     heading,
     in_fresh_process,
@@ -35,35 +42,40 @@ from measuring import (
 from torch import Tensor
 
 MARGIN = 0.2
-ALONE = ("engine", "products")
-WITH_SETS = (*ALONE, "sets")
-ALL = (*WITH_SETS, "metric_learning", "sentence_transformers")
+PRODUCTS = "products"
+ALTERNATELY = ("engine", "sets", PRODUCTS)
+PEERS = ("metric_learning", "sentence_transformers")
+MINERS = ("semihard", "hardest_negative", "batch_hard")
 # batch, dimension, classes, and which ways are tried
 SHAPES = [
-    (256, 256, 8, ALL),
-    (512, 256, 8, ALL),
-    (640, 256, 8, ALL),
-    (1024, 256, 8, ALL),
-    (1280, 256, 8, ALL),
-    (2048, 256, 8, ALL),
-    (4096, 256, 8, ALL),
-    (8192, 512, 64, WITH_SETS),
-    (32768, 128, 256, ALONE),
-    (65536, 128, 256, ALONE),
+    (256, 256, 8, ALTERNATELY + PEERS),
+    (512, 256, 8, ALTERNATELY + PEERS),
+    (640, 256, 8, ALTERNATELY + PEERS),
+    (1024, 256, 8, ALTERNATELY + PEERS),
+    (1280, 256, 8, ALTERNATELY + PEERS),
+    (2048, 256, 8, ALTERNATELY + PEERS),
+    (4096, 256, 8, ALTERNATELY + PEERS),
+    (8192, 512, 64, ALTERNATELY),
+    (32768, 128, 256, ("engine", PRODUCTS)),
+    (65536, 128, 256, ("engine", PRODUCTS)),
 ]
+MINED_SHAPES = [(256, 256, 8), (512, 256, 8), (1024, 256, 8), (2048, 256, 8), (4096, 256, 8)]
 LARGEST_ON_CPU = 32768
 # package and the reduction that it is compared under
-PEERS = {
+PACKAGES = {
     "metric_learning": ("pytorch-metric-learning", "mean"),
     "sentence_transformers": ("sentence-transformers", "mean_active"),
+    **{f"{miner}_peer": ("pytorch-metric-learning", "mean") for miner in MINERS},
 }
 NAMES = {
     "engine": "engine",
     "sets": "engine, label sets",
-    "products": "three matrix products",
-    **{way: package for way, (package, _) in PEERS.items()},
+    PRODUCTS: "three matrix products",
+    **{way: package for way, (package, _) in PACKAGES.items()},
+    **{miner: miner for miner in MINERS},
 }
 AGREE = 1e-4  # relative; float32 sums of up to 10^8 hinges
+Found = dict[str, dict[str, Any]]
 
 
 class Batch(NamedTuple):
@@ -76,21 +88,29 @@ class Batch(NamedTuple):
 def main() -> None:
     options = parse()
     if options.measure:
-        way, *shape = options.measure
-        print(json.dumps(measure(way, shape, options)))
+        ways, *shape = options.measure
+        several = ways.split(",")
+        print(json.dumps((together if len(several) > 1 else measure)(ways, shape, options)))
         return
     settle_device(options)
     largest = LARGEST_ON_CPU if options.device == "cpu" else SHAPES[-1][0]
-    sizes = options.sizes or [size for size, *_ in SHAPES if size <= largest]
-    print(heading(options, ["torch", *(package for package, _ in PEERS.values())]))
-    columns = f"{'ms':>10}{'MB':>9}{'x engine ms':>13}{'x engine MB':>13}{'apart by':>10}"
-    print(f"{'S':>6}{'D':>5}{'classes':>9}  {'':<24}{columns}")
+    packages = ["torch", "numba", *dict.fromkeys(package for package, _ in PACKAGES.values())]
+    print(heading(options, packages, "median"))
     full: set[str] = set()
     agree = True
+    print_columns("all triplets", "x engine")
     for size, width, classes, ways in SHAPES:
-        if size in sizes:
+        if size in (options.sizes or [size]) and size <= largest:
             chosen = [way for way in ways if way in options.ways]
-            agree &= print_shape((size, width, classes), chosen, full, options)
+            found = figures_of((size, width, classes), chosen, full, options)
+            agree &= print_shape((size, width, classes), chosen, found, "engine", full)
+    print_columns("one negative a pair, or one pair an anchor", "x ours")
+    for shape in MINED_SHAPES:
+        for miner in MINERS:
+            chosen = [way for way in (miner, f"{miner}_peer") if way in options.ways]
+            if shape[0] in (options.sizes or [shape[0]]) and chosen:
+                found = figures_of(shape, chosen, full, options)
+                agree &= print_shape(shape, chosen, found, miner, full)
     if not agree:
         sys.exit(f"values differ by more than {AGREE}, relative")
 
@@ -103,72 +123,110 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sizes", type=int, nargs="+", choices=known, metavar="S", help=f"of {known}"
     )
-    parser.add_argument("--ways", nargs="+", choices=ALL, default=ALL, help="what is measured")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="what is measured")
     add_arguments(parser)
     return parser.parse_args()
 
 
-def print_shape(
+def figures_of(
     shape: tuple[int, int, int], ways: list[str], full: set[str], options: argparse.Namespace
-) -> bool:
-    """Print a line for each way; return whether all values agree. ``full`` gathers who is out."""
-    found: dict[str, dict[str, Any]] = {}
+) -> Found:
+    """Time and memory of each way that is installed and has room; ``full`` gathers who has none."""
+    size = [str(number) for number in shape]
+    found: Found = {}
     for _ in range(options.rounds):
         for way in ways:
-            if way in full or (way in PEERS and installed(PEERS[way][0]) is None):
+            if way in full or (way in PACKAGES and installed(PACKAGES[way][0]) is None):
                 continue
-            new = in_fresh_process(__file__, [way, *map(str, shape)], options)
+            new = in_fresh_process(__file__, [way, *size], options)
             if not new:
                 full.add(way)
             elif way not in found or new["ms"] < found[way]["ms"]:
                 found[way] = new
+    in_turn = [way for way in found if way in ALTERNATELY]
+    if len(in_turn) > 1:
+        times = in_fresh_process(__file__, [",".join(in_turn), *size], options)
+        for way, ms in times.items():
+            found[way]["ms"] = ms
+    return found
+
+
+def print_columns(subject: str, ratio: str) -> None:
+    columns = f"{'ms':>10}{'MB':>9}{ratio + ' ms':>13}{ratio + ' MB':>13}{'apart by':>10}"
+    print(f"\n{subject}\n{'S':>6}{'D':>5}{'classes':>9}  {'':<24}{columns}{'x products':>12}")
+
+
+def print_shape(
+    shape: tuple[int, int, int], ways: list[str], found: Found, ours: str, full: set[str]
+) -> bool:
+    """Print a line for each way; return whether all values agree."""
     agree = True
     for way in ways:
         start = "{:>6}{:>5}{:>9}  ".format(*shape) + f"{NAMES[way]:<24}"
         if way not in found:
             print(start + ("   no room" if way in full else "   not installed"), flush=True)
             continue
-        apart = distance(way, found)
+        apart = distance(way, ours, found)
         agree &= apart is None or apart < AGREE
-        print(start + cells(found[way], found.get("engine"), apart), flush=True)
+        print(start + cells(way, ours, found, apart), flush=True)
     return agree
 
 
-def cells(own: dict[str, Any], engine: dict[str, Any] | None, apart: float | None) -> str:
+def cells(way: str, ours: str, found: Found, apart: float | None) -> str:
+    own, against = found[way], found.get(ours)
     line = f"{own['ms']:>10.2f}{own['mb']:>9.1f}"
-    if engine is None or engine is own:
-        return line
-    line += f"{own['ms'] / engine['ms']:>13.2f}"
-    line += f"{own['mb'] / engine['mb']:>13.2f}" if engine["mb"] > 0 else f"{'':>13}"
-    return line + ("" if apart is None else f"{apart:>10.0e}")
+    if against is None or against is own:
+        line += f"{'':>26}"
+    else:
+        line += f"{own['ms'] / against['ms']:>13.2f}"
+        line += f"{own['mb'] / against['mb']:>13.2f}" if against["mb"] > 0 else f"{'':>13}"
+    line += f"{'':>10}" if apart is None else f"{apart:>10.0e}"
+    if way in ALTERNATELY and way != PRODUCTS and PRODUCTS in found:
+        line += f"{own['ms'] / found[PRODUCTS]['ms']:>12.2f}"
+    return line.rstrip()
 
 
-def distance(way: str, found: dict[str, dict[str, Any]]) -> float | None:
-    """How far a value lies from the engine's, relative; None where there is nothing to compare."""
-    if "engine" not in found or way in ALONE:
+def distance(way: str, ours: str, found: Found) -> float | None:
+    """How far a value lies from ours, relative; None where there is nothing to compare."""
+    if ours not in found or way in (ours, PRODUCTS, "semihard_peer"):
         return None
-    reduction = PEERS[way][1] if way in PEERS else "mean"
-    expected, value = (found[one]["values"][reduction] for one in ("engine", way))
+    reduction = PACKAGES[way][1] if way in PACKAGES else "mean"
+    expected, value = (found[one]["values"][reduction] for one in (ours, way))
     return float(abs(value - expected) / expected)
 
 
 def measure(way: str, shape: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Time one way of computing the loss in this process; nothing where there is no room."""
-    torch.set_num_threads(options.threads)
-    size, width, classes = map(int, shape)
-    device = torch.device(options.device)
-    reduction = PEERS[way][1] if way in PEERS else "mean"
-    WAYS[way](random_batch(4 * classes, width, classes, device), reduction)()
-    batch = random_batch(size, width, classes, device)
+    reduction = PACKAGES[way][1] if way in PACKAGES else "mean"
+    batch = prepared([way], shape, options)
     figures = best_pass(WAYS[way](batch, reduction), options)
     if figures is None:
         return {}
     values = {}
-    if way != "products":
+    if way != PRODUCTS:
         values[reduction] = figures.result.item()
     if way == "engine":
         values["mean_active"] = engine(batch, "mean_active")().item()
-    return {"ms": figures.ms, "mb": figures.mb, "values": values}
+    return {"ms": figures.median_ms, "mb": figures.mb, "values": values}
+
+
+def together(ways: str, shape: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """Time several ways in turn in this process: median ms of each."""
+    names = ways.split(",")
+    batch = prepared(names, shape, options)
+    times = alternately({name: WAYS[name](batch, "mean") for name in names}, options)
+    return {name: ms for name, (ms, _) in times.items()}
+
+
+def prepared(ways: list[str], shape: list[str], options: argparse.Namespace) -> Batch:
+    """The batch, after a small one has loaded the code of these ways."""
+    torch.set_num_threads(options.threads)
+    size, width, classes = map(int, shape)
+    device = torch.device(options.device)
+    small = random_batch(max(4 * classes, min(size, 256)), width, classes, device)
+    for way in ways:
+        WAYS[way](small, PACKAGES[way][1] if way in PACKAGES else "mean")()
+    return random_batch(size, width, classes, device)
 
 
 def random_batch(size: int, width: int, classes: int, device: torch.device) -> Batch:
@@ -177,23 +235,40 @@ def random_batch(size: int, width: int, classes: int, device: torch.device) -> B
     return Batch(rows, torch.arange(size, device=device) % classes)
 
 
-def engine(batch: Batch, reduction: str) -> Callable[[], Tensor]:
+def engine(batch: Batch, reduction: str, mining: str = "batch_all") -> Callable[[], Tensor]:
     from medshadow.losses import ShadowLoss
 
-    return forward_and_backward(ShadowLoss(MARGIN, reduction=reduction), batch)
+    return forward_and_backward(ShadowLoss(MARGIN, mining, reduction), batch)
 
 
 def label_sets(batch: Batch, reduction: str) -> Callable[[], Tensor]:
     return engine(Batch(batch.rows, torch.nn.functional.one_hot(batch.labels)), reduction)
 
 
-def metric_learning(batch: Batch, reduction: str) -> Callable[[], Tensor]:
-    from pytorch_metric_learning import distances, losses, reducers
+def mined(mining: str) -> Callable[[Batch, str], Callable[[], Tensor]]:
+    return lambda batch, reduction: engine(batch, reduction, mining)
+
+
+def metric_learning(
+    batch: Batch, reduction: str, mining: str | None = None
+) -> Callable[[], Tensor]:
+    from pytorch_metric_learning import distances, losses, miners, reducers
 
     reducer = {"mean": reducers.MeanReducer, "mean_active": reducers.AvgNonZeroReducer}[reduction]()
     cosine = distances.CosineSimilarity()
     loss = losses.TripletMarginLoss(MARGIN, distance=cosine, reducer=reducer)
-    return forward_and_backward(loss, batch)
+    if mining is None:
+        return forward_and_backward(loss, batch)
+    miner = {
+        "semihard": lambda: miners.TripletMarginMiner(MARGIN, "semihard", distance=cosine),
+        "hardest_negative": lambda: miners.BatchEasyHardMiner("all", "hard", distance=cosine),
+        "batch_hard": lambda: miners.BatchHardMiner(distance=cosine),
+    }[mining]()
+    return forward_and_backward(lambda rows, labels: loss(rows, labels, miner(rows, labels)), batch)
+
+
+def mined_by_peer(mining: str) -> Callable[[Batch, str], Callable[[], Tensor]]:
+    return lambda batch, reduction: metric_learning(batch, reduction, mining)
 
 
 def sentence_transformers(batch: Batch, reduction: str) -> Callable[[], Tensor]:
@@ -240,12 +315,14 @@ def products(batch: Batch, reduction: str) -> Callable[[], Tensor]:
     return lambda: in_tiles(fastest)
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Batch, str], Callable[[], Tensor]]] = {
     "engine": engine,
     "sets": label_sets,
-    "products": products,
+    PRODUCTS: products,
     "metric_learning": metric_learning,
     "sentence_transformers": sentence_transformers,
+    **{miner: mined(miner) for miner in MINERS},
+    **{f"{miner}_peer": mined_by_peer(miner) for miner in MINERS},
 }
 
 

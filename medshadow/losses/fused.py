@@ -74,7 +74,7 @@ def count_fused(
     threads = max(1, min(torch.get_num_threads(), matrix.size // _ENTRIES_A_THREAD))
     bounds = np.linspace(0, rows, threads + 1, dtype=int).tolist()
     spans = [slice(*ends) for ends in pairwise(bounds)]
-    others = [_workers(threads - 1).submit(count_some, span) for span in spans[1:]]
+    others = [_workers(torch.get_num_threads()).submit(count_some, span) for span in spans[1:]]
     count_some(spans[0])
     for other in others:
         other.result()

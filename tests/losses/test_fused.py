@@ -185,4 +185,4 @@ def test_a_forked_process_counts_with_threads_of_its_own():
         "    os._exit(fused._workers.cache_info().currsize)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
