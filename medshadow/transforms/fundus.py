@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -14,7 +13,7 @@ from monai.transforms import Compose, MapTransform
 from medshadow.transforms.arrays import channels_first, channels_last
 from medshadow.transforms.augment import Albumentationsd, albumentations
 from medshadow.transforms.ends import ToNetwork, reading
-from medshadow.transforms.field_of_view import FieldOfView, field_of_view
+from medshadow.transforms.field_of_view import FieldOfView, field_of_view, without_paper
 from medshadow.transforms.resize import ResizeShorterd
 
 
@@ -37,14 +36,20 @@ def crop_to_field(image: np.ndarray, field: FieldOfView) -> np.ndarray:
         >>> disc.shape, disc[60, 60].tolist(), disc[0, 0].tolist(), disc[5, 60].tolist()
         ((120, 120, 3), [9, 9, 9], [0, 0, 0], [0, 0, 0])
     """
-    side = max(1, round(2 * max(field.radius_x, field.radius_y)))
-    scale_x, scale_y = side / (2 * field.radius_x), side / (2 * field.radius_y)
-    # OpenCV counts from the middle of the first pixel, FieldOfView from its corner.
-    shift_x = side / 2 - field.x * scale_x + (scale_x - 1) / 2
-    shift_y = side / 2 - field.y * scale_y + (scale_y - 1) / 2
-    onto_square = np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
-    square = cv2.warpAffine(image, onto_square, (side, side), flags=cv2.INTER_LINEAR)
-    return cv2.bitwise_and(square, square, mask=_disc(side)).reshape(side, side, -1)
+    across, down = (max(1, round(2 * radius)) for radius in field[2:])
+    left, top = round(field.x - across / 2), round(field.y - down / 2)
+    height, width, channels = image.shape
+    box = cv2.copyMakeBorder(
+        image[max(top, 0) : top + down, max(left, 0) : left + across],
+        top=max(-top, 0),
+        bottom=max(top + down - height, 0),
+        left=max(-left, 0),
+        right=max(left + across - width, 0),
+        borderType=cv2.BORDER_CONSTANT,
+    )
+    side = max(across, down)
+    square = box if across == down else cv2.resize(box, (side, side))
+    return cv2.bitwise_and(square, square, mask=_disc(side)).reshape(side, side, channels)
 
 
 class CropFundusd(MapTransform):
@@ -80,7 +85,7 @@ class CropFundusd(MapTransform):
         for key in self.key_iterator(item):
             image = channels_last(item[key], str(key))
             field = field_of_view(image)
-            cropped = image if field is None else crop_to_field(image, field)
+            cropped = image if field is None else crop_to_field(without_paper(image), field)
             item[key] = channels_first(cropped, like=item[key])
         return item
 
@@ -205,8 +210,8 @@ def _augmentation() -> Any:
     )
 
 
-@lru_cache(maxsize=8)
 def _disc(side: int) -> np.ndarray:
     """S x S, 255 in the disc that is kept and 0 around it."""
-    from_middle = np.arange(side) + 0.5 - side / 2
-    return np.uint8(255) * (np.hypot(from_middle[:, None], from_middle) <= 0.99 * side / 2)
+    mask = np.zeros((side, side), dtype=np.uint8)
+    middle, radius = 8 * (side - 1), round(0.99 * 8 * side)  # in sixteenths of a pixel
+    return cv2.circle(mask, (middle, middle), radius, 255, cv2.FILLED, shift=4)

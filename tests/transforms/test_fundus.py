@@ -111,11 +111,17 @@ def test_what_else_is_in_the_picture_does_not_move_the_field():
     assert_found(image, (260, 200), 170, 170)
 
 
-def test_a_field_printed_on_white_is_found():
+@pytest.mark.parametrize("scale", [1, np.float32(1 / 255)])
+def test_a_field_printed_on_white_is_found_and_the_paper_masked(scale):
     image = photograph((300, 400), (190, 150), 120)
+    cv2.circle(image, (190, 150), 12, (255, 255, 255), -1)  # a glare is no paper
     paper = np.full_like(image, 255)
-    paper[20:280, 50:330] = image[20:280, 50:330]
+    paper[60:280, 50:330] = image[60:280, 50:330]
+    paper = (paper * scale).astype(np.asarray(scale).dtype if scale != 1 else np.uint8)
     assert_found(paper, (190, 150), 120, 120)
+    disc = CropFundusd("image")({"image": np.moveaxis(paper, -1, 0)})["image"] / scale
+    assert disc[:, :25].max() < 130
+    assert disc[:, 115:125, 115:125].min() > 250
 
 
 @pytest.mark.parametrize(
