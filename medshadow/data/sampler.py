@@ -33,6 +33,12 @@ class PKSampler(Sampler[list[Draw]]):
     that were served least come first and the images of a group take turns, so a class with at least
     K groups serves each group, and each image within its group, equally often up to one.
 
+    Balance: by default every class of a batch has K images. Below 1, the P*K images of a batch are
+    shared among its classes in proportion to n^(1 - ``balance``), n being a class's number of
+    images, and at least 2 to each: by the square root of their numbers at 0.5, as they occur at 0
+    (Kang et al., "Decoupling representation and classifier", ICLR 2020, call 0.5 square-root
+    sampling). A common class then shows more of its variety, at the price of the rare ones.
+
     An epoch is so many batches that P*K*len(sampler) covers the number of images once,
     ``ceil(len(labels) / (P*K))``, unless ``batches_per_epoch`` says otherwise.
 
@@ -53,6 +59,7 @@ class PKSampler(Sampler[list[Draw]]):
         images_per_class: K, at least 2.
         batches_per_epoch: batches in an epoch, at least 1.
         seed: seed of the run, >= 0.
+        balance: how evenly the classes of a batch share it, in [0, 1]; 1: K images each.
         rank: which share of each batch to yield, in [0, world_size).
         world_size: number of ranks; it must divide P*K and be at most K, so that every rank sees
             every class of the batch.
@@ -86,13 +93,17 @@ class PKSampler(Sampler[list[Draw]]):
         *,
         batches_per_epoch: int | None = None,
         seed: int = 0,
+        balance: float = 1.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         labels, groups = list(labels), list(groups)
         if len(labels) != len(groups):
             raise ValueError(f"found {len(labels)} labels and {len(groups)} groups; want as many")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance must be from 0 to 1; found {balance}")
         self.seed = seed
+        self.balance = balance
         self.epoch = 0
         self.rank = rank
         self.world_size = world_size
@@ -133,12 +144,13 @@ class PKSampler(Sampler[list[Draw]]):
         K = self.images_per_class
         if self._warned_of >= K:
             return
-        for label, images in self._classes.items():
-            if images.count < K:
+        wanted = self._places(np.arange(len(self._classes)))
+        for (label, images), places in zip(self._classes.items(), wanted, strict=True):
+            if images.count < places:
                 logger.warning(
-                    "class %r has %d images of %d groups, fewer than the %d of each class in a "
-                    "batch: it takes all of them and repeats some",
-                    *(label, images.count, images.group_count, K),
+                    "class %r has %d images of %d groups, fewer than its %d in a batch: it takes "
+                    "all of them and repeats some",
+                    *(label, images.count, images.group_count, places),
                 )
         self._warned_of = K
 
@@ -188,10 +200,21 @@ class PKSampler(Sampler[list[Draw]]):
         for _ in range(self.batches_per_epoch):
             chosen = _least(served, P, rng)
             served[chosen] += 1
-            rows = np.concatenate([turns[c].draw(K) for c in chosen])
-            class_of = np.repeat(chosen, K)
+            places = self._places(chosen)
+            rows = np.concatenate(
+                [turns[c].draw(int(n)) for c, n in zip(chosen, places, strict=True)]
+            )
+            class_of = np.repeat(chosen, places)
             order = rng.permutation(P * K)
             yield rows[order], class_of[order]
+
+    def _places(self, chosen: np.ndarray) -> np.ndarray:
+        """How many images each of these classes has in a batch of them, K on average."""
+        counts = np.asarray([images.count for images in self._classes.values()])[chosen]
+        weights = counts ** (1 - self.balance)
+        least = max(2, self.world_size)
+        spare = len(chosen) * (self.images_per_class - least)
+        return least + _apportioned(weights, spare)
 
     def _share(self, class_of: np.ndarray) -> np.ndarray:
         """Places in the joint batch that belong to this rank, in the order of the batch."""
@@ -238,6 +261,15 @@ class _Turns:
             left[chosen] -= 1
             missing -= few
         return np.concatenate(drawn)
+
+
+def _apportioned(weights: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers in proportion to the weights, summing to the total, by largest remainder."""
+    exact = weights / weights.sum() * total
+    whole = np.floor(exact + 1e-9).astype(np.int64)
+    remainder = np.argsort(whole - exact, kind="stable")
+    whole[remainder[: total - whole.sum()]] += 1
+    return whole
 
 
 def _least(served: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -170,7 +170,7 @@ class Embedder(nn.Module):
                 preprocess=description["preprocess"],
             )
             if kind == "whitening":
-                embedder.head = Whitening(embedder.backbone.channels, dim)
+                embedder.head = Whitening(embedder.backbone.channels, embedder.embedding_dim)
             embedder.load_state_dict(load_file(folder / "model.safetensors"))
         except FileNotFoundError as error:
             raise ModelFolderError(f"{folder}: model.safetensors is missing") from error

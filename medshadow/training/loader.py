@@ -20,6 +20,7 @@ def training_loader(
     *,
     classes_per_batch: int | None = None,
     images_per_class: int = 16,
+    balance: float = 1.0,
     batches_per_epoch: int | None = None,
     seed: int = 0,
     num_workers: int = 0,
@@ -40,6 +41,7 @@ def training_loader(
         transform: MONAI transform of the items: ``dermatology_transforms(128, train=True)``.
         classes_per_batch: P, or None for all classes of the training section.
         images_per_class: K.
+        balance: how evenly classes share a batch; see :class:`~medshadow.data.PKSampler`.
         batches_per_epoch: see :class:`~medshadow.data.PKSampler`.
         seed: seed of sampling and augmentation.
         num_workers: worker processes; the batches are the same for any number. 0 makes the next
@@ -64,6 +66,7 @@ def training_loader(
         images_per_class,
         batches_per_epoch=batches_per_epoch,
         seed=seed,
+        balance=balance,
         rank=rank,
         world_size=world_size,
     )

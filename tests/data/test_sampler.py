@@ -170,7 +170,7 @@ def test_a_class_that_is_too_small_gives_all_its_images_and_is_logged_once(caplo
         sampler = PKSampler(labels, groups, 2, 8)
         batches = list(sampler) + list(sampler)
     assert [record.getMessage() for record in caplog.records] == [
-        "class 'df' has 3 images of 2 groups, fewer than the 8 of each class in a batch: "
+        "class 'df' has 3 images of 2 groups, fewer than its 8 in a batch: "
         "it takes all of them and repeats some"
     ]
     for batch in batches:
@@ -263,3 +263,39 @@ def test_repeats_are_logged_once_for_the_largest_k(caplog):
         sampler.set_batch(None, K)
     assert len(caplog.records) == 1
     assert "class 0 has 3 images" in caplog.text
+
+
+@settings(max_examples=40, deadline=None)
+@given(tables(), st.floats(0, 1), st.integers(0, 2**16))
+def test_a_batch_is_shared_by_the_power_of_the_classes_numbers(table, balance, seed):
+    labels, groups, P, K = table
+    count = Counter(labels)
+    sampler = PKSampler(labels, groups, P, K, batches_per_epoch=4, balance=balance, seed=seed)
+    for batch in sampler:
+        held = {label: len(rows) for label, rows in served_by_class(batch, labels).items()}
+        assert sum(held.values()) == P * K
+        assert len(held) == P
+        weight = {label: count[label] ** (1 - balance) for label in held}
+        for label, places in held.items():
+            exact = 2 + P * (K - 2) * weight[label] / sum(weight.values())
+            assert abs(places - exact) < 1 + 1e-6
+        for one in held:
+            for other in held:
+                assert held[one] >= held[other] - 1 or count[one] < count[other]
+
+
+def test_full_balance_is_k_of_each_and_none_is_as_they_occur():
+    labels = ["nv"] * 80 + ["mel"] * 15 + ["df"] * 5
+    held = []
+    for balance in (1.0, 0.5, 0.0):
+        batch = next(iter(PKSampler(labels, range(100), 3, 10, balance=balance)))
+        held.append(Counter(labels[draw] for draw in batch))
+    assert held[0] == {"nv": 10, "mel": 10, "df": 10}
+    assert held[1] == {"nv": 16, "mel": 8, "df": 6}
+    assert held[2] == {"nv": 21, "mel": 6, "df": 3}
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.5, float("nan")])
+def test_balance_out_of_range(balance):
+    with pytest.raises(ValueError, match="balance must be from 0 to 1"):
+        PKSampler(["a", "a", "b", "b"], range(4), 2, 2, balance=balance)
