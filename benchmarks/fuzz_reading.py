@@ -215,13 +215,13 @@ def ham10k(folder: Path) -> Sound:
 def odir5k(folder: Path) -> Sound:
     from medshadow.data import write_phantoms
 
-    root = write_phantoms(folder / "eyes", kind="fundus", patients=6, progress=False)
+    root = write_phantoms(folder / "eyes", kind="fundus", patients=24, progress=False)
     table = shutil.copytree(root, folder / "eyes_table", ignore=shutil.ignore_patterns("*.xlsx"))
     files = [*root.rglob("*.xlsx"), *table.rglob("*.csv")]  # the workbook would be preferred
     return [(str(path.relative_to(folder)), path.read_bytes()) for path in files]
 
 
-def annotations(folder: Path, name: str, data: bytes) -> str:
+def read_annotations(folder: Path, name: str, data: bytes) -> str:
     from medshadow.data import ham10k_cases, odir5k_cases
 
     path = folder / name
@@ -245,8 +245,8 @@ FAMILIES: dict[str, tuple[Callable[[Path], Sound], Callable[[Path, str, bytes], 
     "dicom": (dicom, read_one),
     "jpegls": (jpegls, read_one),
     "nifti": (nifti, read_one),
-    "ham10k": (ham10k, annotations),
-    "odir5k": (odir5k, annotations),
+    "ham10k": (ham10k, read_annotations),
+    "odir5k": (odir5k, read_annotations),
 }
 
 if __name__ == "__main__":

@@ -153,7 +153,6 @@ def _open(file: BinaryIO, path: object, tags: list[Any]) -> tuple[Dataset, Pixel
         stop_when=lambda tag, vr, length: tag in _PIXELS,
         specific_tags=tags,
     )
-    header.file_meta = meta
     header.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
     return header, _pixels(file, syntax, header)
 

@@ -136,7 +136,7 @@ class _Grey:
 
 def _frame_items(header: Dataset, frame: int) -> list[Dataset]:
     """The items of an enhanced file that may hold the frame's own window and rescale."""
-    found = []
+    found: list[Dataset] = []
     for keyword, index in (
         ("PerFrameFunctionalGroupsSequence", frame),
         ("SharedFunctionalGroupsSequence", 0),

@@ -105,8 +105,10 @@ def _native(header: Dataset, pixels: Pixels, frame: int, path: object) -> Sample
             f"{path}: {held} bytes of pixel data; expected {expected} for {pixels.frames} frames "
             f"of {header.Columns} x {header.Rows} pixels"
         )
-    decoder = get_decoder(pixels.syntax)
-    values, found = decoder.as_array(pixels.file, index=frame, raw=True, view_only=True, **options)
+    options["view_only"] = True
+    values, found = get_decoder(pixels.syntax).as_array(
+        pixels.file, index=frame, raw=True, **options
+    )
     return Samples(values, str(found["photometric_interpretation"]), header.BitsStored)
 
 
