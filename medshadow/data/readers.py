@@ -19,6 +19,7 @@ from medshadow.data.image_files import (
     check_file,
     check_frame,
     check_size,
+    grey_to_rgb,
     is_dicom,
     is_nifti,
     too_large,
@@ -160,8 +161,7 @@ def _rgb(image: Image.Image, path: object) -> npt.NDArray[np.uint8]:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.array(image)
     if image.mode in _SIXTEEN_BIT:
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        return grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F", "LAB", "HSV"):
         raise ImageReadError(
             f"{path}: {image.format} with pixels of mode {image.mode}, whose way to RGB the file "
