@@ -9,9 +9,10 @@ from medshadow.data.section_dataset import SectionDataset
 class ODIR5KDataset(SectionDataset):
     """One section of ODIR-5K's eyes, split by patient with duplicates merged first.
 
-    Making the first section reads every image once, to find duplicates and damaged files; the other
-    sections of the same files reuse what was found. The split is the one that ``split_cases`` makes
-    of the cleaned case table with the same seed.
+    Making the first section reads every image once, to find damaged files and the same eye under
+    several ids, which takes some minutes; the other sections of the same files reuse what was
+    found. The split is the one that ``split_cases`` makes of the cleaned case table with the same
+    seed.
 
     Args:
         root_dir: where ODIR-5K lies, in any layout that ``odir5k_cases`` knows.
@@ -37,3 +38,4 @@ class ODIR5KDataset(SectionDataset):
     """
 
     _find = staticmethod(odir5k_cases)
+    _search_near_duplicates = True

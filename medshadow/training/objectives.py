@@ -33,9 +33,9 @@ def objective(
     ``shadow``
         :class:`~medshadow.losses.ShadowLoss` and its options; margin 0.2 in cosine distance.
     ``shadow_unnormalized``
-        The paper's general form: ShadowLoss with ``normalize=False``. On unit vectors, and an
-        :class:`~medshadow.networks.Embedder` gives unit vectors, it is the same number as
-        ``shadow``: only embeddings of free length tell the two apart.
+        The paper's general form: ShadowLoss with ``normalize=False``. On unit vectors it is the
+        same number as ``shadow``: only embeddings of free length tell the two apart, as of an
+        :class:`~medshadow.networks.Embedder` with ``free_length=True`` in training.
     ``triplet``
         Triplet margin on plain Euclidean distance between unit vectors (on squared distance it
         would be Shadow Loss again): ``margin`` 0.05 and ``reduction`` "mean_active", the
