@@ -48,7 +48,6 @@ class CaseTable:
         frame: the rows. ``labels``, ``findings`` and ``section`` are filled in when absent.
         name: the data set's name, for example ``"ham10000"``.
         malignant: the labels that triage must not miss (malignant or pre-malignant).
-        malignant_word: what such a case is called: "malignant", or "sight-threatening" of eyes.
         left_out: cases left out, with the reason for each.
         vocabulary: the labels that integer codes count through, in this order; those present when
             empty. A section is given the whole table's, so that a code means the same in each.
@@ -56,6 +55,7 @@ class CaseTable:
             that has one is multi-label.
         healthy: the labels that mean "nothing found", for example ``{"N"}``.
         source: the name of the file that the annotations are from, less its folder.
+        malignant_word: what such a case is called: "malignant", or "sight-threatening" of eyes.
 
     Raises:
         DataError: a column is missing, a case id stands twice, a value is empty, ``labels`` or
@@ -79,12 +79,12 @@ class CaseTable:
     frame: pd.DataFrame
     name: str = "cases"
     malignant: frozenset[str] = frozenset()
-    malignant_word: str = "malignant"
     left_out: tuple[LeftOut, ...] = field(default=())
     vocabulary: tuple[str, ...] = ()
     finding_vocabulary: tuple[str, ...] = ()
     healthy: frozenset[str] = frozenset()
     source: str = ""
+    malignant_word: str = "malignant"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", _validated(self.frame))
