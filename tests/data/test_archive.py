@@ -514,7 +514,7 @@ def test_the_configuration_differs_from_dermatology_in_the_cases_alone():
     del plain["pipeline"]["diagnosis_names"]
     for config in (plain, own):
         del config["table"]["cases"], config["data_dir"], config["output_dir"]
-        del config["pipeline"]["experiment"]
+        del config["pipeline"]["experiment"], config["near_duplicates"]
     assert {key: value for key, value in own.items() if key not in arguments} == plain
 
 

@@ -253,7 +253,7 @@ def test_damaged_bytes_give_an_image_or_our_error(tmp_path_factory, name, edits,
     data = bytearray(SEEDS[name])
     for place, value in edits:
         data[place % len(data)] = value
-    file = tmp_path_factory.getbasetemp() / "damaged"
+    file = tmp_path_factory.getbasetemp() / "damaged.image"
     file.write_bytes(data[: max(1, int(len(data) * keep))])
     try:
         read = read_image(file)
