@@ -365,7 +365,7 @@ def test_a_store_of_another_schema_is_refused(store, tmp_path):
     later.execute("UPDATE archive SET schema_version = 99")
     later.commit()
     later.close()
-    with pytest.raises(StoreError, match="schema version 99; this MedShadow reads 1"):
+    with pytest.raises(StoreError, match="schema version 99; this MedShadow reads 2"):
         CaseStore(tmp_path / "cases.db")
 
 
