@@ -121,12 +121,20 @@ def _compressed(header: Dataset, pixels: Pixels, code: bytes, path: object) -> S
             f"{path}: pixels in {pixels.syntax.name}, which needs a decoder that is not "
             f"installed; expected {_PACKAGES[pixels.syntax]}"
         )
-    values, found = decoder.as_array(
-        encapsulate([code], has_bot=False),
-        raw=True,
-        decoding_plugin=plugin,
-        **_options(header, pixels, 1),
-    )
+    try:
+        values, found = decoder.as_array(
+            encapsulate([code], has_bot=False),
+            raw=True,
+            decoding_plugin=plugin,
+            **_options(header, pixels, 1),
+        )
+    except BaseException as error:
+        # What pylibjpeg-rle, written in Rust, raises where it fails is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        values = None
+    if values is None:
+        raise ImageReadError(f"{path}: damaged or truncated frame; expected {pixels.syntax.name}")
     return Samples(values, str(found["photometric_interpretation"]), header.BitsStored)
 
 

@@ -195,6 +195,17 @@ def test_a_cut_jpeg_ls_frame_is_refused_at_once(write_dicom, photo):
     assert time.perf_counter() - started < 5
 
 
+def test_rle_that_runs_over_its_end_is_refused(write_dicom):
+    # Four segments, for the four bytes of a sample; a run of 128 where 100 are wanted.
+    values = np.zeros((10, 10), np.uint32)
+    segment = bytes([156, 7, 129, 7])  # 101 and 128 times 7
+    starts = [64 + index * len(segment) for index in range(4)]
+    code = np.array([4, *starts, *[0] * 11], "<u4").tobytes() + segment * 4
+    path = write_dicom(values, syntax=uid.RLELossless, data=encapsulate([code]))
+    with pytest.raises(ImageReadError, match=r"image\.dcm: damaged or truncated"):
+        read_image(path)
+
+
 def test_jpeg2000_of_a_million_tiles_or_endless_boxes_is_refused(write_dicom, photo):
     path = _compressed(write_dicom, photo, uid.JPEG2000Lossless)
     code = bytearray(path.read_bytes())
