@@ -217,6 +217,13 @@ def test_oversized_images_are_refused_before_decoding(tmp_path):
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_an_image_50_000_pixels_wide_is_refused(tmp_path, suffix):
+    Image.new("1", (50_000, 2)).save(tmp_path / f"wide.{suffix}")
+    with pytest.raises(ImageReadError, match=r"wide\.\w+: image too large \(50000 x 2 pixels\)"):
+        read_image(tmp_path / f"wide.{suffix}")
+
+
 @pytest.mark.parametrize("limit", [None, 10])
 def test_the_limit_holds_whatever_pillows_own(tmp_path, monkeypatch, pixels, limit):
     Image.fromarray(pixels).save(tmp_path / "a.png")
