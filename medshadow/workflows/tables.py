@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 UNBROKEN = ("rank", "similarity", "case_id", "case is", "age")
 # Longer words than this do not fit a column of an 80-character table.
 _WIDE = 24
+_MARK = "▲"
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
@@ -42,6 +43,8 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     shown = _shown_frame(answer)
     wide = [c for c in shown if any(len(str(value)) > _WIDE for value in shown[c])]
     console.print(frame_table(shown.drop(columns=wide), title))
+    if any(value.endswith(_MARK) for value in shown.get("case is", [])):
+        console.print(f"{_MARK} {archive.malignant_word}", highlight=False)
     for column in wide:
         console.print(f"{column}, by rank:", highlight=False)
         for rank, value in zip(shown["rank"], shown[column], strict=True):
@@ -66,7 +69,7 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
 def _shown_frame(answer: LookupAnswer) -> pd.DataFrame:
     """What the table shows: codes, whose names stand below it, as 80 columns cut names short."""
     word = answer.archive.malignant_word.upper()
-    word = f" {word}" if len(word) < 10 else f"\n{word}"  # the column's width, on a terminal
+    word = word if len(word) < 10 else _MARK  # a long word leaves too little of 80 columns
     rows = []
     for hit in answer.shown():
         labels = " + ".join(labels_in_order(hit))
@@ -74,7 +77,7 @@ def _shown_frame(answer: LookupAnswer) -> pd.DataFrame:
             "rank": hit.rank,
             "similarity": hit.similarity,
             "case_id": hit.case_id,
-            "case is": f"{labels}{word}" if answer.is_malignant(hit) else labels,
+            "case is": f"{labels} {word}" if answer.is_malignant(hit) else labels,
         }
         words = metadata_in_words(hit.metadata)
         rows.append({**row, **{key: value for key, value in words.items() if key not in row}})

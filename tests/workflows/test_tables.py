@@ -32,8 +32,8 @@ def answer():
 def test_says_every_label_its_name_and_the_keywords():
     text = printed(answer())
     assert text.splitlines()[0] == "! Mind this."
-    assert "H + D" in text
-    assert text.count("SIGHT-THREATENING") == 1
+    assert text.count("H + D ▲") == 1
+    assert "▲ sight-threatening" in text.splitlines()
     for words in ("H: hypertensive retinopathy", "D: diabetic retinopathy", "N: normal fundus"):
         assert words in text.splitlines()
     assert "drusen" in text
