@@ -28,7 +28,8 @@ class CaseDataset(CacheDataset):
     Args:
         table: the cases.
         transform: MONAI transform (or a sequence of them) from ``{"image": path, "label": int,
-            "case_id": str}`` to an item.
+            "case_id": str}`` to an item; the label is a float32 vector where the table is
+            ``multi_label``, and ``laterality`` comes with it where the table has an ``eye``.
         seed: seed of the augmentations, >= 0.
         cache_rate: share of the cases kept in memory, in [0, 1].
         num_workers: threads that fill the cache.

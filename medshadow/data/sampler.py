@@ -49,7 +49,8 @@ class PKSampler(Sampler[list[Draw]]):
     Several ranks: all draw the same joint batch and share it out, class by class, one image to each
     rank in turn. Each rank gets P*K / ``world_size`` images, and of every class K / ``world_size``
     of them, rounded up or down; the shares together are the joint batch, which does not depend on
-    ``world_size``.
+    ``world_size``. With ``balance`` below 1 a rare class may have fewer images than there are
+    ranks.
 
     Args:
         labels: class of each image, or its label set (a frozenset of names).
@@ -212,9 +213,8 @@ class PKSampler(Sampler[list[Draw]]):
         """How many images each of these classes has in a batch of them, K on average."""
         counts = np.asarray([images.count for images in self._classes.values()])[chosen]
         weights = counts ** (1 - self.balance)
-        least = max(2, self.world_size)
-        spare = len(chosen) * (self.images_per_class - least)
-        return least + _apportioned(weights, spare)
+        spare = len(chosen) * (self.images_per_class - 2)
+        return 2 + _apportioned(weights, spare)
 
     def _share(self, class_of: np.ndarray) -> np.ndarray:
         """Places in the joint batch that belong to this rank, in the order of the batch."""

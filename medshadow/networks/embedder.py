@@ -100,7 +100,8 @@ class Embedder(nn.Module):
     def whiten_on(self, features: np.ndarray, labels: Sequence[object]) -> np.ndarray:
         """Put a whitening, fitted to features of known cases, in the place of the trained head.
 
-        See :class:`~medshadow.networks.Whitening`. The embedding keeps its dimension.
+        See :class:`~medshadow.networks.Whitening`. The embedding keeps its dimension D, but
+        takes no more than the C of the features.
 
         Args:
             features: N x C unit vectors of known cases, as :meth:`without_head` gives them.
@@ -114,10 +115,11 @@ class Embedder(nn.Module):
         """
         if not isinstance(self.head, nn.Linear):
             raise ValueError("only a trained head can be replaced; this embedder has none")
-        whitening = Whitening.fit(features, labels, self.embedding_dim)
+        dim = min(self.embedding_dim, self.backbone.channels)
+        whitening = Whitening.fit(features, labels, dim)
         with torch.inference_mode():
             moved = whitening(torch.tensor(features, dtype=torch.float32))
-        self.head = whitening.to(self.head.weight.device)
+        self.head, self.embedding_dim = whitening.to(self.head.weight.device), dim
         return F.normalize(moved, dim=1).numpy()
 
     @property

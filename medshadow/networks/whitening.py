@@ -31,7 +31,7 @@ class Whitening(nn.Module):
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
         if not 1 <= dim <= channels:
-            raise ValueError(f"whitening gives 1 to {channels} dimensions of so many channels")
+            raise ValueError(f"whitening gives 1 to {channels} dimensions; found {dim}")
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("projection", torch.zeros(dim, channels))
 

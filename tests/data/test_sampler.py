@@ -1,7 +1,7 @@
 import logging
 import random
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -293,6 +293,17 @@ def test_full_balance_is_k_of_each_and_none_is_as_they_occur():
     assert held[0] == {"nv": 10, "mel": 10, "df": 10}
     assert held[1] == {"nv": 16, "mel": 8, "df": 6}
     assert held[2] == {"nv": 21, "mel": 6, "df": 3}
+
+
+def test_an_unbalanced_joint_batch_does_not_depend_on_the_number_of_ranks():
+    labels = ["nv"] * 80 + ["mel"] * 15 + ["df"] * 5
+    alone = [sorted(batch) for batch in PKSampler(labels, range(100), 3, 8, balance=0.0)]
+    ranks = [
+        list(PKSampler(labels, range(100), 3, 8, balance=0.0, rank=rank, world_size=4))
+        for rank in range(4)
+    ]
+    assert [sorted(chain(*shares)) for shares in zip(*ranks, strict=True)] == alone
+    assert {len(share) for shares in ranks for share in shares} == {6}
 
 
 @pytest.mark.parametrize("balance", [-0.1, 1.5, float("nan")])

@@ -201,6 +201,14 @@ def test_whitened_embeddings_are_kept_by_the_model_folder(embedder, tmp_path):
         embedder.whiten_on(features, labels)
 
 
+def test_whitening_takes_no_more_dimensions_than_there_are_channels(tmp_path):
+    wide = Embedder(backbone("efficientnet-lite0", pretrained=False), embedding_dim=2000).eval()
+    features = np.random.default_rng(0).normal(size=(20, 1280))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    assert wide.whiten_on(features, ["nv", "mel"] * 10).shape == (20, 1280)
+    assert Embedder.load(wide.save(tmp_path)).embedding_dim == 1280
+
+
 def test_an_unknown_head_is_refused(embedder, tmp_path):
     embedder.save(tmp_path)
     description = json.loads((tmp_path / "model.json").read_text())
