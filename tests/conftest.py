@@ -1,6 +1,7 @@
 """Fixtures for every room: the real data, drawn data, and one small run of the whole way."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,20 @@ def ham10000_root() -> Path:
 def odir5k_root() -> Path:
     """The folder of the real ODIR-5K."""
     return _real_data("odir5k")
+
+
+@pytest.fixture(scope="session")
+def integration() -> Callable[[bool, str], None]:
+    """Skip a test whose server or program is missing; fail it where integrations are required."""
+
+    def needs(found: bool, missing: str) -> None:
+        if found:
+            return
+        if os.environ.get("MEDSHADOW_REQUIRE_INTEGRATIONS") == "1":
+            pytest.fail(f"an integration is required here: {missing}")
+        pytest.skip(missing)
+
+    return needs
 
 
 SMALL = {
