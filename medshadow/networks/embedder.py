@@ -85,11 +85,16 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """N x 3 x H x W RGB in [0, 1] to N x D float32 vectors of length 1 (or of free length)."""
-        feature_map = self.backbone(images)
+        return self.embed(self.pool(self.backbone(images)))
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        """The backbone's N x C x h x w feature map to its N x C pooled features."""
         if self.pooling == "gem":
-            pooled = feature_map.float().clamp_min(1e-6).pow(3).mean((2, 3)).pow(1 / 3)
-        else:
-            pooled = feature_map.mean((2, 3))
+            return feature_map.float().clamp_min(1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+        return feature_map.mean((2, 3))
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """N x C pooled features to N x D float32 vectors of length 1 (or of free length)."""
         vectors: Tensor = self.head(pooled).float()
         return vectors if self.free_length and self.training else F.normalize(vectors, dim=1)
 

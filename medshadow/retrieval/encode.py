@@ -97,14 +97,34 @@ def encode_images(
         ValueError: an array is no uint8 H x W x 3.
     """
     for at, image in enumerate(images):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"image {at}: expected uint8 H x W x 3; found {image.dtype} {image.shape}"
-            )
-    transform = _without_reading(_preset_of(embedder))
+        check_pixels(image, f"image {at}")
+    transform = pixel_preset(embedder)
     items = ({"image": image, "laterality": laterality} for image in images)
     tensors = (_as_tensor(transform, item) for item in items)
     return _encode(embedder, tensors, batch_size, views)
+
+
+def check_pixels(image: np.ndarray, name: str = "image") -> None:
+    """Refuse an array that is no uint8 H x W x 3, calling it by ``name``."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{name}: expected uint8 H x W x 3; found {image.dtype} {image.shape}")
+
+
+def pixel_preset(embedder: Embedder) -> Compose:
+    """The model's own preset less its reading: it begins with pixels that are in memory."""
+    from monai.transforms import Compose, LoadImaged
+
+    steps = _preset_of(embedder).transforms
+    return Compose([step for step in steps if not isinstance(step, LoadImaged)])
+
+
+def views_of(images: Tensor) -> Iterator[Tensor]:
+    """The eight flips and quarter turns of N x C x S x S images, the images themselves first."""
+    for turned in (images, images.transpose(2, 3)):
+        yield turned
+        yield turned.flip(3)
+        yield turned.flip(2)
+        yield turned.flip(2, 3)
 
 
 def tells_eyes_apart(embedder: Embedder) -> bool:
@@ -119,12 +139,6 @@ def _preset_of(embedder: Embedder) -> Compose:
 
     settings = embedder.preprocess
     return preset(settings["preset"])(settings["size"], train=False)
-
-
-def _without_reading(transform: Compose) -> Compose:
-    from monai.transforms import Compose, LoadImaged
-
-    return Compose([step for step in transform.transforms if not isinstance(step, LoadImaged)])
 
 
 def _from_file(transform: Compose, item: dict[str, Any]) -> Tensor:
@@ -154,20 +168,11 @@ def _encode(
             stacked = torch.stack(batch).to(device)
             seen = [
                 embedder(view.contiguous(memory_format=torch.channels_last))
-                for view in islice(_views(stacked), views)
+                for view in islice(views_of(stacked), views)
             ]
             mean = seen[0] if views == 1 else normalize(torch.stack(seen).mean(0), dim=1)
             vectors.append(mean.cpu().numpy())
     return np.concatenate(vectors)
-
-
-def _views(images: Tensor) -> Iterator[Tensor]:
-    """The eight flips and quarter turns of square images, the images themselves first."""
-    for turned in (images, images.transpose(2, 3)):
-        yield turned
-        yield turned.flip(3)
-        yield turned.flip(2)
-        yield turned.flip(2, 3)
 
 
 @contextmanager
