@@ -23,6 +23,10 @@ class NonFiniteLossError(MedShadowError, ArithmeticError):
     """Training met a loss that is not finite; the message names the cases of the batch."""
 
 
+class OnnxExportError(MedShadowError, RuntimeError):
+    """A network cannot be exported to ONNX, or gives other vectors there than in PyTorch."""
+
+
 class TrackingError(MedShadowError, ConnectionError):
     """The MLflow tracking server cannot be reached or refuses the run."""
 

@@ -6,18 +6,27 @@ from several threads of a service.
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from torch import Tensor, nn
 
+from medshadow.errors import OnnxExportError, OptionalDependencyError
 from medshadow.retrieval.encode import check_pixels, pixel_preset, views_of
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
+
+# How far from 1 the cosine between ONNX Runtime's vector and PyTorch's may be.
+LARGEST_GAP = 1e-4
+
+logger = logging.getLogger(__name__)
 
 
 class Encoded(NamedTuple):
@@ -85,7 +94,7 @@ class TorchEncoder:
     name = "torch"
 
     def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder.eval()
+        self._network = _Network(embedder.eval()).eval()
         self._views_of = QueryViews(embedder)
         self._device = next(embedder.parameters()).device
 
@@ -94,6 +103,142 @@ class TorchEncoder:
         views = self._views_of(pixels, laterality).to(self._device)
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
             views = views.contiguous(memory_format=torch.channels_last)
-            pooled = self._embedder.pool(self._embedder.backbone(views))
-            vector = normalize(self._embedder.embed(pooled).mean(0), dim=0)
-        return Encoded(vector.cpu().numpy(), pooled[0].float().cpu().numpy())
+            vectors, pooled = self._network(views)
+        return _encoded(vectors.cpu().numpy(), pooled.cpu().numpy())
+
+
+class OnnxEncoder:
+    """Encode queries with ONNX Runtime on the CPU; safe to call from several threads.
+
+    The network is exported in memory, as it is at the moment, which takes some seconds, and gives
+    what PyTorch gives: this is tried on drawn images before the encoder can be used.
+
+    Args:
+        embedder: a trained model; it is put into evaluation mode.
+        threads: threads for one image. 1 is right for a pool of workers, each with an image of its
+            own; a single user waits less with as many as there are cores.
+
+    Raises:
+        OptionalDependencyError: ONNX Runtime, or what the export needs, is not installed.
+        OnnxExportError: the network cannot be exported, or a vector is not PyTorch's to within
+            1e-4 of cosine.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, embedder: Embedder, threads: int = 1) -> None:
+        self._views_of = QueryViews(embedder)
+        graph = _exported(embedder)
+        from onnxruntime import InferenceSession, SessionOptions
+
+        options = SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        # A thread that waits must not burn the core that another worker's image needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._check(TorchEncoder(embedder))
+
+    def __call__(self, pixels: np.ndarray, laterality: str = "") -> Encoded:
+        """Encode one image; arguments and errors are those of :class:`QueryViews`."""
+        views = self._views_of(pixels, laterality).numpy()
+        return _encoded(*self._session.run(["vectors", "pooled"], {"images": views}))
+
+    def _check(self, torch_encoder: TorchEncoder) -> None:
+        for at, picture in enumerate(_drawn_images()):
+            found, wanted = self(picture), torch_encoder(picture)
+            cosine = float(found.vector @ wanted.vector)
+            apart = float(np.abs(found.pooled - wanted.pooled).max())
+            largest = float(np.abs(wanted.pooled).max())
+            if not (cosine >= 1 - LARGEST_GAP and apart <= LARGEST_GAP * (1 + largest)):
+                raise OnnxExportError(
+                    f"drawn image {at}: ONNX Runtime's vector has cosine {cosine:.6f} with "
+                    f"PyTorch's, at least {1 - LARGEST_GAP} expected; pooled features of up to "
+                    f"{largest:.3g} are {apart:.2g} apart"
+                )
+
+
+def best_encoder(embedder: Embedder, threads: int = 1) -> Encoder:
+    """ONNX Runtime's encoder where it is installed and equal to PyTorch's, else PyTorch's.
+
+    Why it is PyTorch's is logged as a warning; ``.name`` says which it is.
+
+    Args:
+        embedder: a trained model; it is put into evaluation mode.
+        threads: threads for one image; see :class:`OnnxEncoder`. PyTorch's are set for a whole
+            process, by ``torch.set_num_threads``.
+    """
+    try:
+        return OnnxEncoder(embedder, threads)
+    except (OptionalDependencyError, OnnxExportError) as error:
+        logger.warning("images are encoded by PyTorch, several times slower: %s", error)
+        return TorchEncoder(embedder)
+
+
+class _Network(nn.Module):
+    """Images to both of what an encoder gives, with float32 pooled features."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.embedder.pool(self.embedder.backbone(images))
+        return self.embedder.embed(pooled), pooled.float()
+
+
+def _encoded(vectors: np.ndarray, pooled: np.ndarray) -> Encoded:
+    """V x D vectors and V x C features of an image's views to what stands for the image."""
+    mean = vectors.mean(axis=0)
+    # PyTorch's normalize, to the same smallest length.
+    return Encoded(mean / max(float(np.linalg.norm(mean)), 1e-12), pooled[0].copy())
+
+
+def _exported(embedder: Embedder) -> bytes:
+    """The network from V views to V vectors and V pooled features, as ONNX."""
+    missing = [name for name in ("onnxruntime", "onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise OptionalDependencyError(
+            f"ONNX Runtime's encoder needs {', '.join(missing)}: pip install 'medshadow[service]'"
+        )
+    size, device = embedder.preprocess["size"], next(embedder.parameters()).device
+    images = torch.zeros(embedder.query_views, 3, size, size, device=device)
+    network = _Network(embedder.eval()).eval()
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)  # else it reports that torchvision, not needed, is not there
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # PyTorch's exporter warns of PyTorch's own old names
+            program = torch.onnx.export(
+                network,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["vectors", "pooled"],
+            )
+    except torch.onnx.OnnxExporterError as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise OnnxExportError(f"{embedder.backbone.name}: no ONNX export: {first_line}") from error
+    finally:
+        log.setLevel(before)
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+def _drawn_images() -> Iterator[np.ndarray]:
+    """Images for a comparison: dark blots on lighter ground in a round field, noise, and black."""
+    rng = np.random.default_rng(0)
+    down, across = np.mgrid[:150, :200]
+    field = np.hypot(down - 75, across - 100) < 72
+    for ground in ((225, 170, 150), (170, 80, 40)):
+        picture = np.full((150, 200, 3), ground, dtype=np.float64)
+        for y, x, radius in rng.uniform((30, 50, 8), (120, 150, 30), (4, 3)):
+            blot = np.hypot(down - y, across - x) < radius
+            picture[blot] *= rng.uniform(0.3, 0.9, 3)
+        picture += rng.normal(scale=6, size=picture.shape)
+        yield np.clip(picture * field[..., None], 0, 255).astype(np.uint8)
+    yield rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    yield np.zeros((100, 100, 3), dtype=np.uint8)

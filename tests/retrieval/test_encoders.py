@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from medshadow.data import read_image
+from medshadow.errors import OnnxExportError, OptionalDependencyError
 from medshadow.networks import Embedder
-from medshadow.retrieval import TorchEncoder, encode_images
+from medshadow.retrieval import OnnxEncoder, TorchEncoder, best_encoder, encode_images
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,53 @@ def test_stays_float32_and_without_batch_statistics(embedder, pictures):
 def test_pixels_must_be_uint8_rgb(embedder, image):
     with pytest.raises(ValueError, match="image: expected uint8 H x W x 3"):
         TorchEncoder(embedder)(image)
+
+
+@pytest.fixture(scope="module")
+def onnx_encoder(turning):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    return OnnxEncoder(turning)
+
+
+def test_onnx_gives_what_torch_gives_from_any_thread(onnx_encoder, turning, pictures):
+    expected = [TorchEncoder(turning)(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(onnx_encoder, pictures))
+    for one, other in zip(found, expected, strict=True):
+        assert one.vector.dtype == one.pooled.dtype == np.float32
+        assert one.vector @ other.vector > 1 - 1e-5
+        np.testing.assert_allclose(one.pooled, other.pooled, atol=1e-4)
+
+
+def test_an_export_that_gives_other_vectors_is_refused(onnx_encoder, embedder):
+    other = Embedder(embedder.backbone, 16, preprocess=embedder.preprocess, seed=9)
+    with pytest.raises(OnnxExportError, match=r"drawn image 0: .* cosine 0\.\d+"):
+        onnx_encoder._check(TorchEncoder(other))
+
+
+def test_the_best_is_onnx_and_torch_where_that_cannot_be(
+    onnx_encoder, turning, pictures, monkeypatch, caplog
+):
+    monkeypatch.setattr("medshadow.retrieval.encoders.OnnxEncoder", lambda *_: onnx_encoder)
+    assert best_encoder(turning).name == "onnxruntime"
+    monkeypatch.undo()
+
+    def refuse(*arguments, **options):
+        raise torch.onnx.OnnxExporterError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    best = best_encoder(turning)
+    assert best.name == "torch"
+    assert "small: no ONNX export: no such operator" in caplog.text
+    np.testing.assert_allclose(
+        best(pictures[0]).vector, TorchEncoder(turning)(pictures[0]).vector, atol=1e-6
+    )
+
+
+def test_without_onnx_the_extra_is_named(turning, monkeypatch, caplog):
+    monkeypatch.setattr("medshadow.retrieval.encoders.find_spec", lambda name: None)
+    with pytest.raises(OptionalDependencyError, match=r"onnxscript: pip install 'medshadow\[serv"):
+        OnnxEncoder(turning)
+    assert best_encoder(turning).name == "torch"
+    assert "medshadow[service]" in caplog.text
