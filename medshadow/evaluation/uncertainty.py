@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -57,14 +57,29 @@ def group_bootstrap(
             "a bootstrap needs resamples >= 1, 0 < level < 1 and at least one query; found "
             f"resamples {resamples}, level {level}, {len(groups)} queries"
         )
-    names, code = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    step = max(1, _BLOCK_VALUES // len(groups))
-    parts = []
-    for first in range(0, resamples, step):
-        drawn = _times_drawn(len(names), min(step, resamples - first), rng)
-        parts.append(statistics(drawn[:, code].astype(np.float64)))
+    parts = [statistics(weights) for weights in group_resamples(groups, resamples, rng)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {name: _interval(drawn, level) for name, drawn in values.items()}
+
+
+def group_resamples(
+    groups: np.ndarray, resamples: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """How often each resample of the groups, drawn with replacement, holds each query.
+
+    Args:
+        groups: Q, the group of each query; at least one.
+        resamples: at least 1.
+        rng: where the draws come from.
+
+    Yields:
+        Weights, float64 B x Q; the B of all blocks add up to ``resamples``.
+    """
+    names, code = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    step = max(1, _BLOCK_VALUES // len(groups))
+    for first in range(0, resamples, step):
+        drawn = _times_drawn(len(names), min(step, resamples - first), rng)
+        yield drawn[:, code].astype(np.float64)
 
 
 def _times_drawn(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,10 @@ from typing import Any
 import pandas as pd
 
 from medshadow.evaluation import majority_vote
+from medshadow.evaluation.calibration import Probability
 from medshadow.evaluation.labelsets import primary_first
+from medshadow.retrieval.cautions import LookupWarning
+from medshadow.retrieval.facts import facts_of
 from medshadow.retrieval.ranking import Hit
 
 NOTICE = "Research use only. Not a medical device: these are similar known cases, not a diagnosis."
@@ -28,6 +31,8 @@ class Archive:
         malignant: labels that triage must not miss.
         diagnosis_names: label to its name in words.
         malignant_word: what a malignant case is called.
+        source: what the archive is and where it comes from; empty where that was not recorded.
+        calibrated: whether the archive knows how a share of neighbours makes a probability.
     """
 
     name: str
@@ -37,6 +42,8 @@ class Archive:
     malignant: frozenset[str] = frozenset()
     diagnosis_names: Mapping[str, str] = field(default_factory=dict)
     malignant_word: str = "malignant"
+    source: str = ""
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,11 @@ class LookupAnswer:
         matching_groups: distinct lesions or patients that meet the filter.
         excluded_groups: groups that were left out on demand.
         laterality: which eye was said to be shown, "left" or "right"; empty if it was not said.
-        warnings: sentences to show before anything else.
+        warnings: what to show before anything else, most serious first.
+        refined: True where hits were marked relevant or not and searched for again. The vote, the
+            shares and the probability are withheld then: they hold for the neighbours of an image,
+            not for cases that a person has asked for more of.
+        probability: that the image is malignant, where a prevalence was stated; None otherwise.
 
     Example:
         >>> near = Hit("c1", "g1", "nv", frozenset({"nv"}), 0.9, 1, {"age": 40})
@@ -76,7 +87,9 @@ class LookupAnswer:
     matching_groups: int
     excluded_groups: tuple[str, ...] = ()
     laterality: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[LookupWarning, ...] = ()
+    refined: bool = False
+    probability: Probability | None = None
 
     @property
     def notice(self) -> str:
@@ -85,11 +98,11 @@ class LookupAnswer:
 
     @property
     def vote(self) -> str | None:
-        """The label that most hits carry, ties to the nearest; None without a hit.
+        """The label that most hits carry, ties to the nearest; None without one, or if refined.
 
         See :func:`medshadow.evaluation.majority_vote`, which the diagnostics use as well.
         """
-        if not self.hits:
+        if not self.hits or self.refined:
             return None
         return majority_vote([hit.label for hit in self.hits], [hit.labels for hit in self.hits])
 
@@ -99,10 +112,52 @@ class LookupAnswer:
 
         It is not a probability: it depends on how often a diagnosis stands in this archive. A hit
         counts for every label it carries, so where cases carry several the shares add up to more
-        than 1.
+        than 1. Empty without a hit, and of a refined answer.
         """
+        if self.refined:
+            return {}
         counts = Counter(label for hit in self.hits for label in labels_in_order(hit))
         return {label: count / len(self.hits) for label, count in counts.most_common()}
+
+    @property
+    def why_no_vote(self) -> str | None:
+        """Why there is no vote and no share; None where there is one."""
+        if self.refined:
+            return (
+                "No vote and no share: these cases were searched for after some were marked "
+                "relevant or not, so how many are of a kind says what was marked, not what the "
+                "image is."
+            )
+        return None if self.hits else "No vote and no share: no case was found."
+
+    @property
+    def why_no_probability(self) -> str | None:
+        """Why there is no probability; None where there is one."""
+        if self.probability is not None:
+            return None
+        if self.refined:
+            return "No probability: it is calibrated on searches that nobody has refined."
+        if not self.archive.calibrated:
+            return (
+                "No probability: this archive was not calibrated on validation cases, or there "
+                "were too few of them."
+            )
+        return (
+            f"No probability: it needs to be told how many of the images it is asked about are "
+            f"{self.archive.malignant_word} (a prevalence)."
+        )
+
+    @property
+    def probability_in_words(self) -> str | None:
+        """The probability with its interval and what it supposes, in one sentence."""
+        p = self.probability
+        if p is None:
+            return None
+        return (
+            f"Probability that it is {self.archive.malignant_word}: {p.value:.1%} (95 % interval "
+            f"{p.low:.1%} to {p.high:.1%}), if {p.prevalence:.1%} of such images are; calibrated "
+            f"on {p.cases} validation images"
+        )
 
     def diagnosis(self, label: str) -> str:
         """A label's name in words, or the label where the archive names none."""
@@ -128,12 +183,14 @@ class LookupAnswer:
         nearest = self.nearest_malignant
         return {
             "notice": self.notice,
-            "warnings": list(self.warnings),
+            "warnings": [{"code": w.code, "text": w.text} for w in self.warnings],
             "archive": {
                 "name": self.archive.name,
+                "source": self.archive.source,
                 "cases": self.archive.cases,
                 "groups": self.archive.groups,
                 "model_digest": self.archive.model_digest,
+                "malignant_word": self.archive.malignant_word,
             },
             "query": {
                 "k": self.k,
@@ -142,10 +199,14 @@ class LookupAnswer:
                 "excluded_groups": list(self.excluded_groups),
                 "laterality": self.laterality,
             },
+            "refined": self.refined,
             "vote": None
             if self.vote is None
             else {"label": self.vote, "diagnosis": self.diagnosis(self.vote)},
             "share_in_this_archive": self.share_in_this_archive,
+            "why_no_vote": self.why_no_vote,
+            "probability": None if self.probability is None else self.probability.to_dict(),
+            "why_no_probability": self.why_no_probability,
             "hits": [self._row(hit) for hit in self.hits],
             "nearest_malignant": None
             if nearest is None
@@ -153,9 +214,10 @@ class LookupAnswer:
         }
 
     def frame(self) -> pd.DataFrame:
-        """One row for each of :meth:`shown`: rank, similarity, case, diagnosis, metadata.
+        """One row for each of :meth:`shown`: rank, similarity, case, diagnosis, facts, metadata.
 
-        ``labels`` is the label set as text, ``label`` first.
+        ``labels`` is the label set as text, ``label`` first; ``established`` and the other facts
+        are those of :func:`~medshadow.retrieval.facts.facts_of`.
         """
         return pd.DataFrame([self._flat(hit) for hit in self.shown()])
 
@@ -169,6 +231,7 @@ class LookupAnswer:
             "labels": sorted(hit.labels),
             "diagnosis": self.diagnosis_of(hit),
             "malignant": self.is_malignant(hit),
+            **facts_of(hit.metadata),
             "metadata": dict(hit.metadata),
         }
 
@@ -182,18 +245,3 @@ class LookupAnswer:
 def labels_in_order(hit: Hit) -> list[str]:
     """The labels of a case: the one that stands for it, then the others by the alphabet."""
     return primary_first(hit.label, hit.labels)
-
-
-def metadata_in_words(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata as it is shown to people.
-
-    What is missing is left out, and of the columns that hold true or false those that are true are
-    named together, as ``flags``.
-
-    Example:
-        >>> metadata_in_words({"age": 50, "sex": None, "lens_dust": True, "low_quality": False})
-        {'age': 50, 'flags': 'lens dust'}
-    """
-    shown = {k: v for k, v in metadata.items() if v is not None and not isinstance(v, bool)}
-    raised = [str(key).replace("_", " ") for key, value in metadata.items() if value is True]
-    return {**shown, "flags": ", ".join(raised)} if raised else shown

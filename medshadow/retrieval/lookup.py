@@ -10,9 +10,10 @@ import numpy as np
 
 from medshadow.data.readers import read_image
 from medshadow.errors import StoreError
+from medshadow.retrieval import cautions
 from medshadow.retrieval.answer import Archive, LookupAnswer
 from medshadow.retrieval.encode import encode_images, tells_eyes_apart
-from medshadow.retrieval.ranking import Hit, Ranking
+from medshadow.retrieval.ranking import Hit
 from medshadow.retrieval.search import ExactSearch
 from medshadow.retrieval.store import CaseStore
 from medshadow.retrieval.thumbnails import decode_thumbnail, jpeg_thumbnail
@@ -27,10 +28,6 @@ _CLOSE = 0.9
 _SAME_VECTOR = 1 - 1e-6
 # Mean difference in grey levels between two encodings of the same pixels stays below this.
 _SAME_PICTURE = 3.0
-_WHICH_EYE = (
-    "Which eye this is was not said: a left eye is compared as if it were a right one, of which it "
-    "is the mirror image."
-)
 
 
 class CaseLookup:
@@ -104,10 +101,10 @@ class CaseLookup:
             malignant = self.search.rank(vector, (), excluded).nearest_with(self.store.malignant)
         words = " and ".join(str(condition) for condition in conditions)
         warnings = [
-            *([_WHICH_EYE] if self._tells_eyes_apart and not side else []),
-            *_few_hits(ranking, k, words),
-            *(_is_the_query(hit) for hit in hits if self._is_same(hit, pixels)),
-            *_no_malignant(malignant, outside, self.store.malignant_word),
+            *(cautions.same_image(hit) for hit in hits if self._is_same(hit, pixels)),
+            *([cautions.which_eye()] if self._tells_eyes_apart and not side else []),
+            *cautions.few_cases(ranking, k, words),
+            *cautions.about_malignant(malignant, outside, self.store.malignant_word),
         ]
         return LookupAnswer(
             archive=Archive(
@@ -127,7 +124,7 @@ class CaseLookup:
             matching_groups=ranking.groups,
             excluded_groups=excluded,
             laterality=side,
-            warnings=tuple(warnings),
+            warnings=cautions.most_serious_first(warnings),
         )
 
     def _is_same(self, hit: Hit, pixels: np.ndarray) -> bool:
@@ -140,28 +137,3 @@ class CaseLookup:
         if kept.shape != query.shape:
             return False
         return float(np.abs(kept.astype(float) - query.astype(float)).mean()) <= _SAME_PICTURE
-
-
-def _few_hits(ranking: Ranking, k: int, where: str) -> list[str]:
-    if ranking.groups >= k:
-        return []
-    which = f"meet the filter {where}" if where else "are in the archive"
-    return [f"Only {ranking.groups} distinct cases {which}; {k} were asked for."]
-
-
-def _is_the_query(hit: Hit) -> str:
-    return (
-        f"Case {hit.case_id} shows the query image itself (similarity {hit.similarity:.4f}): it "
-        f"counts in its own vote. Exclude group {hit.group} to leave it out."
-    )
-
-
-def _no_malignant(malignant: Hit | None, outside: bool, word: str) -> list[str]:
-    if malignant is None:
-        return [f"No case of this archive carries a label that counts as {word}."]
-    if outside:
-        return [
-            f"No case that meets the filter is {word}; the nearest {word} case shown does not "
-            "meet it."
-        ]
-    return []

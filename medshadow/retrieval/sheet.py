@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshadow.data.readers import read_image
-from medshadow.retrieval.answer import LookupAnswer, labels_in_order, metadata_in_words
+from medshadow.retrieval.answer import LookupAnswer, labels_in_order
+from medshadow.retrieval.facts import metadata_in_words
 from medshadow.retrieval.ranking import Hit
 
 if TYPE_CHECKING:
@@ -139,10 +140,13 @@ def _header_lines(answer: LookupAnswer) -> list[tuple[str, dict[str, Any]]]:
         for label, share in answer.share_in_this_archive.items()
     )
     vote = f"vote: {answer.diagnosis(answer.vote)}" if answer.vote else "no vote"
+    source = f" ({answer.archive.source})" if answer.archive.source else ""
     archive = (
-        f"Archive {answer.archive.name}: {answer.archive.cases} images of {answer.archive.groups} "
-        "distinct cases" + (f"; filter: {answer.where}" if answer.where else "")
+        f"Archive {answer.archive.name}{source}: {answer.archive.cases} images of "
+        f"{answer.archive.groups} distinct cases"
+        + (f"; filter: {answer.where}" if answer.where else "")
     )
+    share = f"Share in this archive (not a probability): {shares}"
     warnings = [line for warning in answer.warnings for line in textwrap.wrap(f"! {warning}", 150)]
     small, bold = {"fontsize": 9}, {"fontsize": 9, "fontweight": "bold"}
     return [
@@ -151,7 +155,8 @@ def _header_lines(answer: LookupAnswer) -> list[tuple[str, dict[str, Any]]]:
             f"{len(answer.hits)} nearest known cases; {vote}",
             {"fontsize": 12, "fontweight": "bold"},
         ),
-        (f"Share in this archive: {shares}" if shares else "No case found.", small),
+        *((line, small) for line in textwrap.wrap(answer.why_no_vote or share, 170)),
+        *([(answer.probability_in_words, small)] if answer.probability_in_words else []),
         (archive, small),
         (answer.notice, bold),
     ]

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medshadow.retrieval.answer import labels_in_order, metadata_in_words
+from medshadow.retrieval.answer import labels_in_order
+from medshadow.retrieval.facts import metadata_in_words
 
 if TYPE_CHECKING:
     from medshadow.retrieval import LookupAnswer
@@ -55,6 +56,10 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     if answer.vote is not None:
         console.print(f"Most of them: {answer.diagnosis(answer.vote)}", highlight=False)
         console.print(f"Share in this archive (not a probability): {shares}", highlight=False)
+    elif answer.why_no_vote:
+        console.print(answer.why_no_vote, highlight=False)
+    if answer.probability_in_words:
+        console.print(answer.probability_in_words, highlight=False)
     nearest = answer.nearest_malignant
     if nearest is not None:
         console.print(
@@ -63,6 +68,8 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
             f"similarity {nearest.similarity:.3f}",
             highlight=False,
         )
+    if archive.source:
+        console.print(f"Archive: {archive.source}", highlight=False)
     console.print(answer.notice, highlight=False)
 
 

@@ -9,7 +9,8 @@ from PIL.Image import fromarray
 
 from medshadow.data import read_image
 from medshadow.retrieval import Hit, LookupAnswer, contact_sheet
-from medshadow.retrieval.answer import Archive, metadata_in_words
+from medshadow.retrieval.answer import Archive
+from medshadow.retrieval.facts import metadata_in_words
 
 
 def answer_of(*cases, malignant=frozenset({"D", "G"})):
@@ -70,7 +71,7 @@ def test_a_left_eye_is_found_as_such_and_said_to_be_one(eye_lookup, drawn_eyes):
     assert told.hits[0].group == "3"
     assert told.hits[0].similarity > 0.999
     assert told.to_dict()["query"]["laterality"] == "left"
-    assert not any("Which eye" in warning for warning in told.warnings)
+    assert "which_eye" not in [warning.code for warning in told.warnings]
 
     as_right = np.array(ImageOps.mirror(fromarray(query)))
     mirrored = eye_lookup.lookup(as_right, k=6, laterality="right")
@@ -79,7 +80,7 @@ def test_a_left_eye_is_found_as_such_and_said_to_be_one(eye_lookup, drawn_eyes):
         [h.similarity for h in mirrored.hits], [h.similarity for h in told.hits], atol=1e-3
     )
     untold = eye_lookup.lookup(query, k=6)
-    assert untold.warnings[0].startswith("Which eye this is was not said")
+    assert untold.warnings[0].code == "which_eye"
     assert untold.hits[0].similarity < told.hits[0].similarity
 
 

@@ -11,6 +11,7 @@ from medshadow.evaluation.retrieval import majority_vote
 from medshadow.networks import Backbone, Embedder
 from medshadow.retrieval import CaseLookup, CaseStore, contact_sheet, encode_cases, thumbnails_of
 from medshadow.retrieval.answer import NOTICE
+from medshadow.retrieval.cautions import LookupWarning
 
 NAMES = {"mel": "melanoma", "bcc": "basal cell carcinoma", "nv": "naevus"}
 
@@ -39,6 +40,10 @@ def lookup(tmp_path, embedder, drawn_cases):
 def query(drawn_cases):
     """The path of case00a, an image of lesion00."""
     return drawn_cases.frame["image"][0]
+
+
+def codes(answer):
+    return [warning.code for warning in answer.warnings]
 
 
 def expected_ranking(embedder, cases, path, allowed):
@@ -95,13 +100,13 @@ def test_an_image_of_the_archive_is_found_and_said_so(lookup, query, tmp_path):
     answer = lookup.lookup(query, k=3)
     assert answer.hits[0].case_id == "case00a"
     assert answer.hits[0].similarity > 1 - 1e-6
-    assert len(answer.warnings) == 1
-    assert "case00a shows the query image itself" in answer.warnings[0]
-    assert "Exclude group lesion00" in answer.warnings[0]
+    assert codes(answer) == ["same_image"]
+    assert "case00a shows the query image itself" in answer.warnings[0].text
+    assert "Exclude group lesion00" in answer.warnings[0].text
 
     Image.open(query).save(tmp_path / "again.jpg", quality=95)
     again = lookup.lookup(tmp_path / "again.jpg", k=3)
-    assert "case00a shows the query image itself" in again.warnings[0]
+    assert "case00a shows the query image itself" in again.warnings[0].text
 
     changed = read_image(query)
     changed[:, :, 0] //= 2
@@ -117,7 +122,7 @@ def test_without_thumbnails_the_same_vector_tells(lookup, embedder, drawn_cases,
         replace=True,
     )
     answer = lookup.lookup(query, k=3)
-    assert [w.split()[1] for w in answer.warnings] == ["case00a"]
+    assert [w.text.split()[1] for w in answer.warnings] == ["case00a"]
 
 
 def test_a_model_of_lesions_does_not_ask_which_eye(lookup, query):
@@ -135,8 +140,9 @@ def test_a_filter_comes_first_and_says_how_many_meet_it(lookup, query):
     assert answer.where == "sex=female and age>=50"
     assert {hit.group for hit in answer.hits} == {"lesion06", "lesion08", "lesion10"}
     assert answer.matching_groups == 3
-    assert answer.warnings[0] == (
-        "Only 3 distinct cases meet the filter sex=female and age>=50; 16 were asked for."
+    assert answer.warnings[0] == LookupWarning(
+        "few_cases",
+        "Only 3 distinct cases meet the filter sex=female and age>=50; 16 were asked for.",
     )
 
 
@@ -146,7 +152,7 @@ def test_a_filter_does_not_hide_the_nearest_malignant_case(lookup, query):
     assert answer.malignant_outside_filter
     unfiltered = lookup.lookup(query, k=2, exclude_groups=["lesion00"])
     assert answer.nearest_malignant == unfiltered.nearest_malignant
-    assert "does not meet it" in answer.warnings[-1]
+    assert "does not meet it" in answer.warnings[-1].text
     assert answer.to_dict()["nearest_malignant"]["outside_filter"] is True
 
     within = lookup.lookup(query, k=2, where="label=bcc")
@@ -160,7 +166,7 @@ def test_a_filter_that_nothing_meets(lookup, query):
     assert answer.vote is None
     assert answer.to_dict()["vote"] is None
     assert answer.share_in_this_archive == {}
-    assert answer.warnings[0].startswith("Only 0 distinct cases")
+    assert answer.warnings[0].text.startswith("Only 0 distinct cases")
     assert answer.nearest_malignant is not None
     contact_sheet(answer, query, lookup.store.image_of).canvas.draw()
 
@@ -171,7 +177,7 @@ def test_an_archive_without_malignant_cases_says_so(lookup, query, drawn_cases):
     answer = lookup.lookup(query, k=1, exclude_groups=["lesion00"])
     assert answer.nearest_malignant is None
     assert answer.to_dict()["nearest_malignant"] is None
-    assert "No case of this archive carries a label that counts as malignant." in answer.warnings
+    assert "no_malignant" in codes(answer)
 
 
 def test_refuses_another_model(lookup):
@@ -207,12 +213,14 @@ def test_json_has_everything_in_plain_types(lookup, query):
     read = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
     assert read == answer.to_dict()
     assert set(read) == {
-        *("notice", "warnings", "archive", "query", "vote", "share_in_this_archive"),
-        *("hits", "nearest_malignant"),
+        *("notice", "warnings", "archive", "query", "refined", "vote", "share_in_this_archive"),
+        *("why_no_vote", "probability", "why_no_probability", "hits", "nearest_malignant"),
     }
     assert read["notice"] == NOTICE
     assert read["archive"] == {
         "name": "drawn",
+        "source": "",
+        "malignant_word": "malignant",
         "cases": 24,
         "groups": 12,
         "model_digest": lookup.embedder.digest,
@@ -228,6 +236,8 @@ def test_json_has_everything_in_plain_types(lookup, query):
     assert hit["diagnosis"] == "basal cell carcinoma"
     assert hit["labels"] == ["bcc"]
     assert hit["malignant"] is True
+    assert (hit["established"], hit["age"], hit["sex"]) == ("follow-up", None, "female")
+    assert (hit["site"], hit["laterality"], hit["keywords"]) == ("lower extremity", None, None)
     assert hit["metadata"] == {
         "dx_type": "follow_up",
         "age": None,
@@ -243,7 +253,8 @@ def test_the_table_has_a_row_for_each_case(lookup, query):
     table = lookup.lookup(query, k=12).frame()
     assert table.columns.tolist() == [
         *("rank", "similarity", "case_id", "group", "label", "labels", "diagnosis", "malignant"),
-        *("dx_type", "age", "sex", "localization"),
+        *("established", "age", "sex", "site", "laterality", "keywords"),
+        *("dx_type", "localization"),
     ]
     assert table["diagnosis"][table["label"] == "bkl"].tolist()[0] == "bkl"
 

@@ -7,8 +7,10 @@ from rich.console import Console
 
 from medshadow.retrieval import Hit, LookupAnswer
 from medshadow.retrieval.answer import NOTICE, Archive
+from medshadow.retrieval.cautions import LookupWarning
 from medshadow.workflows.tables import print_answer
 
+MIND = LookupWarning("poor_quality", "Mind this.")
 NAMES = {"D": "diabetic retinopathy", "H": "hypertensive retinopathy", "N": "normal fundus"}
 
 
@@ -26,7 +28,7 @@ def answer():
         Hit("9_right", "9", "H", frozenset({"H", "D"}), 0.8, 2, dusty),
     )
     archive = Archive("eyes", 9, 8, "d", frozenset({"D"}), NAMES, "sight-threatening")
-    return LookupAnswer(archive, hits, hits[1], False, 2, "", 8, warnings=("Mind this.",))
+    return LookupAnswer(archive, hits, hits[1], False, 2, "", 8, warnings=(MIND,))
 
 
 def test_says_every_label_its_name_and_the_keywords():
