@@ -6,12 +6,13 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from medshadow.data.archive_dicom import LABELS, dicom_rows
+from medshadow.data.archive_dicom import LABELS, dicom_rows, header_rows
 from medshadow.data.archive_rows import (
     TABLES,
     Columns,
@@ -25,6 +26,9 @@ from medshadow.data.cases import COLUMNS, CaseTable, LeftOut
 from medshadow.data.layout import first_few
 from medshadow.data.site_key import SiteKey, read_site_key
 from medshadow.errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _log = logging.getLogger(__name__)
 
@@ -114,25 +118,74 @@ def archive_cases(
     columns = Columns(image, label, group, case_id, separator, tuple(metadata))
     rows = _rows(place, None if root is None else Path(root).expanduser().absolute(), columns)
     _rename_labels(rows, classes, shown=label not in LABELS)
-    _refuse_twice(rows)
-    gone = _left_out(place, rows, key, name, on_error)
-    rows = [row for row in rows if not row.problems]
-    if not rows:
-        raise DataError(f"{place}: no row can be used")
-    own = sum(row.group == row.case for row in rows)
-    if own:
-        _log.warning("%s: %d images have no group and count as one each", name, own)
-    table = CaseTable(
-        _frame(rows, key, frozenset(healthy)),
-        name,
-        frozenset(malignant),
-        gone,
-        tuple(dict.fromkeys(classes.values())) if classes else (),
-        healthy=frozenset(healthy),
-        source=place.name if place.is_file() else "",
+    table = _table(rows, str(place), key, name, classes, frozenset(healthy), on_error)
+    table = replace(
+        table, malignant=frozenset(malignant), source=place.name if place.is_file() else ""
     )
     _refuse_unknown(table)
     return table
+
+
+def header_cases(
+    headers: Iterable[tuple[str, Dataset]],
+    *,
+    label: str,
+    classes: Mapping[str, str],
+    group: str = "PatientID",
+    metadata: Sequence[str] = (),
+    healthy: Collection[str] = (),
+    name: str = "study",
+    site_key: str | os.PathLike[str] | None = None,
+    on_error: str = "raise",
+) -> CaseTable:
+    """Make a case table of DICOM headers in memory, as :func:`archive_cases` does of files.
+
+    Args:
+        headers: what stands for each picture in the column ``image``, and its header; of it only
+            the elements that ``archive_dicom.header_elements`` names are looked at.
+        label: see :func:`archive_cases`, as for the other arguments.
+        classes: the label that each label found is given.
+        group: the attribute of what belongs together.
+        metadata: attributes to keep.
+        healthy: labels that stand for a case only where it has no other.
+        name: what the pictures are called in messages.
+        site_key: the file with the site's key.
+        on_error: "raise" or "skip".
+
+    Raises:
+        DataError: as for :func:`archive_cases`; rows are named by series and image number.
+    """
+    check_policy(on_error)
+    key = read_site_key(site_key)
+    rows = header_rows(headers, label, group, tuple(metadata))
+    _rename_labels(rows, classes, shown=False)
+    return _table(rows, name, key, name, classes, frozenset(healthy), on_error)
+
+
+def _table(
+    rows: list[Row],
+    where: str,
+    key: SiteKey,
+    name: str,
+    classes: Mapping[str, str] | None,
+    healthy: frozenset[str],
+    on_error: str,
+) -> CaseTable:
+    _refuse_twice(rows)
+    gone = _left_out(where, rows, key, name, on_error)
+    rows = [row for row in rows if not row.problems]
+    if not rows:
+        raise DataError(f"{where}: no row can be used")
+    own = sum(row.group == row.case for row in rows)
+    if own:
+        _log.warning("%s: %d images have no group and count as one each", name, own)
+    return CaseTable(
+        _frame(rows, key, healthy),
+        name,
+        left_out=gone,
+        vocabulary=tuple(dict.fromkeys(classes.values())) if classes else (),
+        healthy=healthy,
+    )
 
 
 def _rows(source: Path, root: Path | None, columns: Columns) -> list[Row]:
@@ -174,7 +227,7 @@ def _refuse_twice(rows: Iterable[Row]) -> None:
 
 
 def _left_out(
-    source: Path, rows: Sequence[Row], key: SiteKey, name: str, on_error: str
+    source: str, rows: Sequence[Row], key: SiteKey, name: str, on_error: str
 ) -> tuple[LeftOut, ...]:
     """Refuse wrong rows, all in one message, or put them on record by their hashed names."""
     wrong = [row for row in rows if row.problems]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medshadow.data.archive_rows import Row
 from medshadow.data.dicom import dicom_metadata
-from medshadow.data.dicom_attributes import ATTRIBUTES
+from medshadow.data.dicom_attributes import ATTRIBUTES, allowed_values
 from medshadow.data.image_files import HEAD, is_dicom
 from medshadow.data.layout import walk
 from medshadow.errors import DataError, ImageReadError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _log = logging.getLogger(__name__)
 
@@ -47,14 +51,7 @@ def dicom_rows(folder: Path, label: str, group: str, metadata: tuple[str, ...]) 
     Raises:
         DataError: an attribute is not on its list, or there is no DICOM file.
     """
-    for what, names, known in (
-        ("label", (label,), LABELS),
-        ("group", (group,), GROUPS),
-        ("metadata", metadata, METADATA),
-    ):
-        other = [name for name in names if name not in known]
-        if other:
-            raise DataError(f"{what}: found {other}; expected some of {list(known)}")
+    _check_names(label, group, metadata)
     rows, passed_over = [], 0
     for place, files in walk(folder, _DEPTH):
         for name in files:
@@ -67,6 +64,51 @@ def dicom_rows(folder: Path, label: str, group: str, metadata: tuple[str, ...]) 
         raise DataError(f"{folder}: no DICOM file there or in the folders below")
     if passed_over:
         _log.info("%d files passed over that are no DICOM images", passed_over)
+    return _without_empty_eyes(rows)
+
+
+def header_elements(label: str, group: str) -> tuple[str, ...]:
+    """Keywords of the elements that :func:`header_rows` looks at; no other need be read."""
+    return ("SOPInstanceUID", "SeriesNumber", "InstanceNumber", label, group, *ATTRIBUTES)
+
+
+def header_rows(
+    headers: Iterable[tuple[str, Dataset]], label: str, group: str, metadata: tuple[str, ...]
+) -> list[Row]:
+    """The same of headers that are in memory, each with what stands for its picture.
+
+    Raises:
+        DataError: an attribute is not on its list.
+    """
+    _check_names(label, group, metadata)
+    rows = []
+    for image, header in headers:
+        # Numbers only: an attribute that should hold one may hold anything.
+        places = [_number(header, word) for word in ("SeriesNumber", "InstanceNumber")]
+        row = Row(f"series {places[0]}, image {places[1]}", Path(image), "", "", ())
+        told = {word: _texts(header, word) for word in ("SOPInstanceUID", label, group)}
+        _tell(row, allowed_values(header), told, label, group, metadata)
+        rows.append(row)
+    return _without_empty_eyes(rows)
+
+
+def _number(header: Dataset, keyword: str) -> str:
+    text = next(iter(_texts(header, keyword)), "")
+    return text if text.isdecimal() and len(text) < 6 else "?"
+
+
+def _check_names(label: str, group: str, metadata: tuple[str, ...]) -> None:
+    for what, names, known in (
+        ("label", (label,), LABELS),
+        ("group", (group,), GROUPS),
+        ("metadata", metadata, METADATA),
+    ):
+        other = [name for name in names if name not in known]
+        if other:
+            raise DataError(f"{what}: found {other}; expected some of {list(known)}")
+
+
+def _without_empty_eyes(rows: list[Row]) -> list[Row]:
     if not any(row.metadata.get("eye") for row in rows):
         for row in rows:
             row.metadata.pop("eye", None)
@@ -89,7 +131,21 @@ def _row(folder: Path, path: Path, label: str, group: str, metadata: tuple[str, 
     except ImageReadError as error:
         row.problems.append(str(error).removeprefix(f"{path}: "))
         return row
-    row.case = next(iter(told["SOPInstanceUID"]), "") or name
+    _tell(row, known, told, label, group, metadata)
+    row.case = row.case or name
+    return row
+
+
+def _tell(
+    row: Row,
+    known: Mapping[str, str],
+    told: Mapping[str, tuple[str, ...]],
+    label: str,
+    group: str,
+    metadata: tuple[str, ...],
+) -> None:
+    """Write into a row what its file's attributes say."""
+    row.case = next(iter(told["SOPInstanceUID"]), "")
     row.group = next(iter(told[group]), "")
     row.labels = told[label]
     for attribute, values in ((label, row.labels), (group, row.group)):
@@ -103,7 +159,6 @@ def _row(folder: Path, path: Path, label: str, group: str, metadata: tuple[str, 
         "eye": _EYE.get(side, "") if ophthalmic else "",
         **{key: known.get(key, "") for key in metadata},
     }
-    return row
 
 
 def _attributes(path: Path, keywords: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -21,6 +21,9 @@ from medshadow.errors import DataError
 
 _log = logging.getLogger(__name__)
 
+# HAM10000 gives ages in steps of five years.
+AGE_STEP = 5
+
 
 def audit(
     table: CaseTable, *, near: bool = False, threads: int = 2, progress: bool = True
@@ -87,6 +90,7 @@ def audit(
         leaking=tuple(leakage(merged)["group"]),
         leaks=_leaks(merged),
         odd_ages=_odd_ages(frame),
+        unlike_people=tuple(names for names in same_groups if _unlike(frame, names)),
     )
 
 
@@ -169,3 +173,14 @@ def _odd_ages(frame: pd.DataFrame) -> tuple[str, ...]:
         return ()
     age = pd.to_numeric(frame["age"], errors="coerce")
     return tuple(frame.loc[(age <= 1) | (age > 100), "case_id"])
+
+
+def _unlike(frame: pd.DataFrame, groups: tuple[str, ...]) -> bool:
+    """Whether cases of these groups differ in sex, or in age by more than its step."""
+    cases = frame[frame["group"].isin(groups)]
+    if "sex" in cases and len(set(cases["sex"].dropna()) - {"unknown", ""}) > 1:
+        return True
+    if "age" not in cases:
+        return False
+    age = pd.to_numeric(cases["age"], errors="coerce")
+    return bool(age.max() - age.min() > AGE_STEP)

@@ -37,6 +37,9 @@ class AuditReport:
         leaking: groups that lie in more than one section, after the groups to merge are merged.
         leaks: how many images of the validation and test sections that makes, as numbers.
         odd_ages: cases with an age of 1 year or less, or above 100.
+        unlike_people: sets of ``same_groups`` whose cases differ in sex, or in age by more than
+            ``AGE_STEP`` years: one person photographed years apart, wrong metadata, or a false
+            merge. Worth a look.
     """
 
     table_digest: str
@@ -55,6 +58,7 @@ class AuditReport:
     leaking: tuple[str, ...] = ()
     leaks: tuple[Leakage, ...] = ()
     odd_ages: tuple[str, ...] = ()
+    unlike_people: tuple[tuple[str, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report in lists, strings and numbers, ready for ``json.dumps``."""
@@ -130,6 +134,7 @@ _FINDINGS = {
     "leaking": "groups in more than one section",
     "leaks": "sections that another gives away",
     "odd_ages": "ages of 1 or less, or above 100",
+    "unlike_people": "sets of groups to merge that differ in age or sex",
 }
 
 

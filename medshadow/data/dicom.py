@@ -60,7 +60,7 @@ def read_dicom(
     file: BinaryIO, path: object, frame: int | None, burned_in: str
 ) -> npt.NDArray[np.uint8]:
     """Read one frame of an open DICOM file as RGB; see ``medshadow.data.read_image``."""
-    _silence_pydicom()
+    silence_pydicom()
     try:
         return _read(file, path, frame, burned_in)
     except ImageReadError:
@@ -102,7 +102,7 @@ def dicom_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         >>> found["Modality"], found["SOPClass"], "PatientName" in found
         ('US', 'Ultrasound Image Storage', False)
     """
-    _silence_pydicom()
+    silence_pydicom()
     check_file(path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123
@@ -199,7 +199,7 @@ def _inflated(file: BinaryIO, path: object) -> BinaryIO:
     return whole
 
 
-def _silence_pydicom() -> None:
+def silence_pydicom() -> None:
     """Keep pydicom's warnings and log records, which quote element values, inside the process.
 
     Said anew with each file: test runners and others put the filters back.

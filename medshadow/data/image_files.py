@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import numpy.typing as npt
 
-from medshadow.errors import ImageReadError
+from medshadow.errors import ImageReadError, ImageTooLargeError
 
 MAX_BYTES = 2**30
 """Largest file that is opened, in bytes: 1 GiB."""
@@ -21,6 +24,23 @@ MAX_FRAME_BYTES = 2**29
 HEAD = 352
 """How many bytes of a file ``is_dicom`` and ``is_nifti`` look at."""
 FORMATS = "JPEG, PNG, TIFF, BMP, WEBP, DICOM or NIfTI"
+
+_lower_limit: ContextVar[int | None] = ContextVar("medshadow_max_pixels", default=None)
+
+
+@contextmanager
+def at_most_pixels(pixels: int) -> Iterator[None]:
+    """Within it and in its thread, images of more pixels than these are not decoded."""
+    token = _lower_limit.set(pixels)
+    try:
+        yield
+    finally:
+        _lower_limit.reset(token)
+
+
+def _max_pixels() -> int:
+    lower = _lower_limit.get()
+    return MAX_PIXELS if lower is None else min(lower, MAX_PIXELS)
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -45,14 +65,14 @@ def check_size(path: object, width: int, height: int) -> None:
     """Raise ``ImageReadError`` for an image without pixels, or with too many to decode."""
     if width < 1 or height < 1:
         raise ImageReadError(f"{path}: {width} x {height} pixels; expected at least one")
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+    if width * height > _max_pixels() or max(width, height) > MAX_SIDE:
         raise too_large(path, f"{width} x {height} pixels")
 
 
-def too_large(path: object, found: object) -> ImageReadError:
+def too_large(path: object, found: object) -> ImageTooLargeError:
     """The error for an image that is not decoded because of its size."""
-    return ImageReadError(
-        f"{path}: image too large ({found}); expected at most {MAX_PIXELS} pixels, "
+    return ImageTooLargeError(
+        f"{path}: image too large ({found}); expected at most {_max_pixels()} pixels, "
         f"{MAX_SIDE} on a side and {MAX_FRAME_BYTES} bytes"
     )
 

@@ -6,6 +6,7 @@ pydicom and nibabel load only when they are needed.
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from PIL import Image, ImageOps
 from medshadow.data.image_files import (
     FORMATS,
     HEAD,
+    MAX_PIXELS,
+    at_most_pixels,
     check_file,
     check_frame,
     check_size,
@@ -100,7 +103,7 @@ def read_image(
         if is_dicom(head):
             from medshadow.data.dicom import read_dicom
 
-            return read_dicom(file, path, frame, _burned_in(burned_in))
+            return read_dicom(file, path, frame, burned_in_policy(burned_in))
         if is_nifti(head):
             from medshadow.data.nifti import read_nifti
 
@@ -108,7 +111,8 @@ def read_image(
         return _read_raster(file, head, path, frame)
 
 
-def _burned_in(given: str | None) -> str:
+def burned_in_policy(given: str | None = None) -> str:
+    """What becomes of DICOM files with text burned in: "refuse" or "allow"; see ``read_image``."""
     chosen = given if given is not None else os.environ.get(BURNED_IN, "refuse")
     if chosen not in ("refuse", "allow"):
         raise ValueError(f'burned_in (or {BURNED_IN}) is {chosen!r}; expected "refuse" or "allow"')

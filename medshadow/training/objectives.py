@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ def objective(
     """Make an objective that is called ``loss(embeddings, labels)``, with our mining or without.
 
     The compared losses are those of pytorch-metric-learning (2.9), not written again. All take
-    S x D embeddings and S integer labels, and all but ``soft_triple`` also ``indices_tuple``,
+    S x D embeddings and S integer labels (label sets are for the two forms of Shadow Loss alone), and all but ``soft_triple`` also ``indices_tuple``,
     ``ref_emb`` and ``ref_labels``. Options, with their defaults and where these come from
     (docs/objectives.md has the formulas):
 
@@ -71,7 +72,7 @@ def objective(
 
     Raises:
         ValueError: a name, mining or option that is not known, with those that are; an argument
-            that ``soft_triple`` needs is missing.
+            that ``soft_triple`` needs is missing; on call, label sets for a compared loss.
         OptionalDependencyError: pytorch-metric-learning is not installed.
 
     Example:
@@ -104,6 +105,7 @@ def objective(
             "leave it at 'batch_all'"
         )
     loss = builder(**options)
+    loss.register_forward_pre_hook(partial(_refuse_label_sets, name), with_kwargs=True)
     if mining == "batch_all":
         return loss
     return MinedObjective(loss, mining, 0.2 if mining_margin is None else mining_margin, fallback)
@@ -163,6 +165,17 @@ class MinedObjective(nn.Module):
         if self.mining == "hardest_negative":
             return hardest_negative(*given, **among)
         return batch_hard(*given, **among)
+
+
+def _refuse_label_sets(
+    name: str, _loss: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    labels = args[1] if len(args) > 1 else kwargs.get("labels")
+    if isinstance(labels, Tensor) and labels.ndim != 1:
+        raise ValueError(
+            f"objective {name!r} takes one label a case, S integers; found labels of shape "
+            f"{tuple(labels.shape)}. Only 'shadow' and 'shadow_unnormalized' train on label sets"
+        )
 
 
 def _shadow_unnormalized(**options: Any) -> nn.Module:

@@ -62,8 +62,9 @@ class MetricEngine(SupervisedTrainer):
         _seed_step(self._seed, engine.state.iteration)
         self.optimizer.zero_grad(set_to_none=True)
         value = self._backward(batch["image"], batch["label"]).item()
-        average_gradients([*self.network.parameters(), *self.loss_function.parameters()])
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_norm).item()
+        trained = [*self.network.parameters(), *self.loss_function.parameters()]
+        average_gradients(trained)
+        norm = nn.utils.clip_grad_norm_(trained, self._clip_norm).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NonFiniteLossError(
                 f"loss {value}, gradient norm {norm} at step {engine.state.iteration}; "

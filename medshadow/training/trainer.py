@@ -81,7 +81,8 @@ class MetricTrainer:
         select_by: the validation metric whose largest value marks the best model.
         patience: epochs without a better value after which training stops, or None.
         parts: further parts of the training by the name their state has in the checkpoint.
-        clip_norm: the gradient is scaled down to this norm.
+        clip_norm: the gradient, of the embedder and of the loss's parameters together, is scaled
+            down to this norm.
         chunk_size: images encoded at a time, on each rank; None: the whole batch. A chunk bounds
             the memory of a step at the cost of a second forward pass, with the same gradient
             (:func:`~medshadow.training.cached_backward`).

@@ -92,6 +92,25 @@ def test_the_same_bytes_in_another_shape_are_not_a_duplicate(tmp_path):
     assert found.same_groups == ()
 
 
+@pytest.mark.parametrize(
+    ("changed", "unlike"),
+    [
+        ({"age": [50, 55, np.nan]}, False),
+        ({"age": [50, 56, 50]}, True),
+        ({"sex": ["female", "unknown", None]}, False),
+        ({"sex": ["female", "unknown", "male"]}, True),
+        ({}, False),
+    ],
+)
+def test_merged_groups_that_differ_in_age_or_sex_are_named(table, changed, unlike):
+    first = table.frame["case_id"].isin(["first", "copy", "resaved"])
+    frame = table.frame[first].drop(columns="age").assign(**changed)
+    found = audit(CaseTable(frame), progress=False)
+    merged = (("lesion2", "lesion3", "lesion4"),)
+    assert found.same_groups == merged
+    assert found.unlike_people == (merged if unlike else ())
+
+
 def test_groups_of_several_labels_sections_and_odd_ages(table):
     frame = table.frame.assign(
         group=["1", "1", "1", "1", "2", "3", "4", "5", "6"],

@@ -267,3 +267,12 @@ def test_the_library_loads_when_an_objective_needs_it():
     )
     assert importlib.util.find_spec("pytorch_metric_learning")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if not name.startswith("shadow")])
+def test_compared_losses_refuse_label_sets_by_name(name):
+    sets = torch.eye(4, dtype=torch.int64)[LABELS]
+    with pytest.raises(ValueError, match=rf"objective '{name}' takes one label a case.*\(24, 4\)"):
+        make(name)(unit(draw(24, 6)), sets)
+    with pytest.raises(ValueError, match="train on label sets"):
+        make(name)(unit(draw(24, 6)), labels=sets)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from medshadow.errors import NonFiniteLossError
 from medshadow.training import (
     OBJECTIVES,
     MetricTrainer,
@@ -86,3 +87,17 @@ def test_resuming_with_proxies_meets_the_same_losses(make_trainer):
     second.run(resume=True)
     assert first.losses + second.losses == whole.losses
     assert torch.equal(second.loss.fc, whole.loss.fc)
+
+
+def test_gradients_of_proxies_are_clipped_with_the_embedders(make_trainer):
+    loss = proxies()
+    loss.fc.register_hook(lambda gradient: 1e6 * gradient)
+    make_trainer(loss, max_epochs=1).run()
+    assert loss.fc.grad.norm() <= 1 + 1e-4
+
+
+def test_a_gradient_of_proxies_that_is_not_finite_stops_training(make_trainer):
+    loss = proxies()
+    loss.fc.register_hook(lambda gradient: gradient + float("nan"))
+    with pytest.raises(NonFiniteLossError, match="at step 1; cases of the batch"):
+        make_trainer(loss, max_epochs=1).run()
