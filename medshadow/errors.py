@@ -15,6 +15,10 @@ class ImageReadError(MedShadowError, OSError):
     """An image file cannot be read; the message names the file and what was found."""
 
 
+class ImageTooLargeError(ImageReadError):
+    """An image has more pixels or bytes than are decoded; it was refused before decoding."""
+
+
 class ModelFolderError(MedShadowError, ValueError):
     """A model folder is missing a file, damaged, or of another format."""
 

@@ -6,7 +6,6 @@ pydicom and nibabel load only when they are needed.
 
 from __future__ import annotations
 
-import io
 import os
 from typing import Any, BinaryIO
 
@@ -17,8 +16,6 @@ from PIL import Image, ImageOps
 from medshadow.data.image_files import (
     FORMATS,
     HEAD,
-    MAX_PIXELS,
-    at_most_pixels,
     check_file,
     check_frame,
     check_size,
