@@ -27,7 +27,8 @@ def objective(
     """Make an objective that is called ``loss(embeddings, labels)``, with our mining or without.
 
     The compared losses are those of pytorch-metric-learning (2.9), not written again. All take
-    S x D embeddings and S integer labels (label sets are for the two forms of Shadow Loss alone), and all but ``soft_triple`` also ``indices_tuple``,
+    S x D embeddings and S integer labels (label sets are for the two forms of Shadow Loss alone),
+    and all but ``soft_triple`` also ``indices_tuple``,
     ``ref_emb`` and ``ref_labels``. Options, with their defaults and where these come from
     (docs/objectives.md has the formulas):
 
