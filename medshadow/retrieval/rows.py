@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import PurePath
 from typing import Any
@@ -73,11 +73,7 @@ def checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
     if "labels" not in frame:
         frame["labels"] = [frozenset({label}) for label in frame["label"]]
     for row in frame[["case_id", "label", "labels"]].itertuples(index=False):
-        if not isinstance(row.labels, set | frozenset) or row.label not in row.labels:
-            raise StoreError(
-                f"case {row.case_id!r}: labels must be a set that holds its label {row.label!r}; "
-                f"found {row.labels!r}"
-            )
+        checked_labels(row.case_id, row.label, row.labels)
     extra = [c for c in frame.columns if c not in (*REQUIRED, "labels", *NOT_KEPT)]
     _refuse_file_names(frame, extra)
     return frame[[*REQUIRED, "labels", *extra]]
@@ -89,9 +85,35 @@ def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for row in frame.to_dict("records"):
         yield {
             **{column: row[column] for column in REQUIRED},
-            "labels": sorted(str(label) for label in row["labels"]),
+            "labels": checked_labels(row["case_id"], row["label"], row["labels"]),
             "metadata": {str(c): _plain(row[c], c, row["case_id"]) for c in extra},
         }
+
+
+def checked_labels(case_id: str, label: str, labels: Any) -> list[str]:
+    """A case's label set as it is stored: in alphabetical order.
+
+    Raises:
+        StoreError: it is no set, or lacks the case's label.
+    """
+    if not isinstance(labels, set | frozenset) or label not in labels:
+        raise StoreError(
+            f"case {case_id!r}: labels must be a set that holds its label {label!r}; "
+            f"found {labels!r}"
+        )
+    return sorted(str(each) for each in labels)
+
+
+def checked_metadata(case_id: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in JSON's own types; a missing value becomes None.
+
+    Raises:
+        StoreError: a name is one that the store uses or does not keep, or a value cannot be kept.
+    """
+    taken = [c for c in metadata if c in (*REQUIRED, "labels", *NOT_KEPT, *_RESERVED)]
+    if taken:
+        raise StoreError(f"case {case_id!r}: {taken} are not metadata that a store keeps")
+    return {str(c): _plain(value, c, case_id) for c, value in metadata.items()}
 
 
 def checked_thumbnail(jpeg: bytes | None, case_id: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Every case of a store at one moment, read in one transaction."""
+"""The cases of a store at one moment, and what changed since an earlier one."""
 
 from __future__ import annotations
 
@@ -7,25 +7,45 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.engine import Connection
 
-from medshadow.retrieval.schema import archive, cases
+from medshadow.retrieval.schema import archive, cases, removals
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Every case of a store at one moment.
+    """Cases of a store at one moment.
 
     Args:
         version: the store's version at that moment.
-        frame: N rows in the order added; see ``CaseStore.frame``.
+        frame: N rows in the order of their keys; see ``CaseStore.frame``.
         embeddings: float32 N x D unit vectors in the same order, or 0 x D where none were read.
+        keys: int64 N, ever increasing: the number of what each case is. A case that was changed,
+            replaced, or suspended and given again has a new one, and no key is ever used twice.
     """
 
     version: int
     frame: pd.DataFrame
     embeddings: np.ndarray
+    keys: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What a reader of an earlier version must do to know the present one.
+
+    Args:
+        version: the store's present version.
+        removed: int64, keys that were there and are no longer to be found: withdrawn, suspended,
+            changed or replaced.
+        added: cases that are to be found by keys that the reader has not seen; all of these are
+            higher than any it has.
+    """
+
+    version: int
+    removed: np.ndarray
+    added: Snapshot
 
 
 def read_snapshot(connection: Connection, dim: int, *, with_embeddings: bool = True) -> Snapshot:
@@ -36,15 +56,42 @@ def read_snapshot(connection: Connection, dim: int, *, with_embeddings: bool = T
         dim: D, the dimension of the store's vectors.
         with_embeddings: whether to read the vectors.
     """
-    columns = [c for c in cases.c if c.name not in ("embedding", "model_digest")]
-    if with_embeddings:
-        columns.append(cases.c.embedding)
     version = connection.execute(select(archive.c.version)).scalar_one()
-    rows = connection.execute(select(*columns).order_by(cases.c.id)).all()
+    return _read(connection, version, dim, true(), with_embeddings)
+
+
+def read_changes(connection: Connection, dim: int, since: int) -> Changes | None:
+    """Read what changed after a version; None where the store cannot tell.
+
+    Args:
+        connection: an open transaction on the store.
+        dim: D, the dimension of the store's vectors.
+        since: the version that the reader knows.
+    """
+    row = connection.execute(select(archive.c.version, archive.c.changes_from)).one()
+    if not row.changes_from <= since <= row.version:
+        return None
+    gone = select(removals.c.key).where(removals.c.version > since, removals.c.made <= since)
+    removed = np.array(connection.scalars(gone.order_by(removals.c.key)).all(), dtype=np.int64)
+    found = (cases.c.changed > since) & (cases.c.consent == "given")
+    return Changes(row.version, removed, _read(connection, row.version, dim, found, True))
+
+
+def _read(
+    connection: Connection,
+    version: int,
+    dim: int,
+    which: ColumnElement[bool],
+    with_embeddings: bool,
+) -> Snapshot:
+    left_out = {"id", "changed", "model_digest"} | (set() if with_embeddings else {"embedding"})
+    columns = [c for c in cases.c if c.name not in left_out]
+    rows = connection.execute(select(*columns).where(which).order_by(cases.c.key)).all()
     vectors = np.empty((len(rows) if with_embeddings else 0, dim), np.float32)
     for i in range(len(vectors)):
         vectors[i] = np.frombuffer(rows[i].embedding, dtype="<f4")
-    return Snapshot(version, _frame_of(rows), vectors)
+    keys = np.array([row.key for row in rows], dtype=np.int64)
+    return Snapshot(version, _frame_of(rows), vectors, keys)
 
 
 def _frame_of(rows: Any) -> pd.DataFrame:

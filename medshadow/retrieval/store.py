@@ -2,66 +2,56 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import repeat
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import Engine, func, insert, inspect, select
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import delete, insert
 
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
-from medshadow.retrieval.changes import (
-    changing,
-    delete_cases,
-    insert_cases,
-    known_ids,
-    write_consent,
-)
-from medshadow.retrieval.rows import (
-    checked_embeddings,
-    checked_frame,
-    checked_thumbnail,
-    plain_rows,
-)
-from medshadow.retrieval.snapshot import Snapshot, read_snapshot
-from medshadow.retrieval.thumbnails import decode_thumbnail
-from medshadow.retrieval.verify import problems
+from medshadow.retrieval.adding import Batch, add_cases
+from medshadow.retrieval.changes import required_numbers, update_case, write_consent
+from medshadow.retrieval.creation import make_store
+from medshadow.retrieval.database import changing, store_url, writing
+from medshadow.retrieval.erasure import finish_erasure, withdraw_cases
+from medshadow.retrieval.reading import StoreReader
+from medshadow.retrieval.trail import record_lookup
 
 if TYPE_CHECKING:
     from medshadow.data.cases import CaseTable
 
-_log = logging.getLogger(__name__)
-_END = object()
 
-
-class CaseStore:
+class CaseStore(StoreReader):
     """A database of known cases: what they were, their vectors by one model, small pictures.
 
     The store is the record; search structures are rebuilt from it. It keeps no path and no file
-    name. On SQLite it writes through a write-ahead log, so that several processes may read while
-    one writes, and erased content is overwritten.
+    name. Several processes may read while one writes; writers take turns. On SQLite it writes
+    through a write-ahead log and overwrites what it erases; a withdrawal that was cut short is
+    finished when the store is opened next.
 
     Args:
-        url_or_path: a SQLite file, or an SQLAlchemy URL.
+        url_or_path: a SQLite file, or an SQLAlchemy URL: ``postgresql+psycopg://user@host/name``.
 
     Attributes:
         name: name of the data set.
+        source: what the archive is and where it comes from, in words.
         model_digest: the only model whose vectors the store takes (``Embedder.digest``).
         preprocess: that model's transform preset and size.
         embedding_dim: D.
         malignant: labels that triage must not miss.
         malignant_word: what such a case is called.
         diagnosis_names: label to its name in words.
+        vectors_path: where a search keeps its file of vectors, which may not be there yet; None
+            where the store is no SQLite file.
 
     Raises:
         FileNotFoundError: no such SQLite file.
         StoreError: the database is no case store, or one of another schema version.
+        OptionalDependencyError: the driver for PostgreSQL is not installed.
 
     Example:
         >>> import tempfile
@@ -72,31 +62,15 @@ class CaseStore:
         ...     malignant={"mel"}, diagnosis_names={"mel": "melanoma"})
         >>> store.add(pd.DataFrame({"case_id": ["a"], "group": ["1"], "label": ["mel"],
         ...                         "age": [50]}), np.array([[0.6, 0.8]]), model_digest="d1")
+        >>> store.update("a", metadata={"age": 51}, by="Dr Who")
         >>> len(store), store.frame()["age"].tolist()
-        (1, [50])
-        >>> store.withdraw("a"); len(store)
+        (1, [51])
+        >>> store.withdraw("a", by="Dr Who"); len(store)
         0
+        >>> store.trail()[["by", "action", "cases"]].values.tolist()[1:]
+        [['Dr Who', 'update', ('withdrawn',)], ['Dr Who', 'withdraw', ('withdrawn',)]]
         >>> store.close(); folder.cleanup()
     """
-
-    def __init__(self, url_or_path: str | Path) -> None:
-        url = schema.store_url(url_or_path)
-        self._where = url.render_as_string(hide_password=True)
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            raise FileNotFoundError(f"no case store at {url.database}; build one first")
-        self._engine = schema.store_engine(url)
-        try:
-            row = self._read_archive()
-        except BaseException:
-            self.close()
-            raise
-        self.name: str = row.name
-        self.model_digest: str = row.model_digest
-        self.preprocess: dict[str, Any] = row.preprocess
-        self.embedding_dim: int = row.embedding_dim
-        self.malignant: frozenset[str] = frozenset(row.malignant)
-        self.malignant_word: str = row.malignant_word
-        self.diagnosis_names: dict[str, str] = row.diagnosis_names
 
     @classmethod
     def create(
@@ -107,6 +81,7 @@ class CaseStore:
         model_digest: str,
         embedding_dim: int,
         preprocess: Mapping[str, Any],
+        source: str = "",
         malignant: Iterable[str] = (),
         malignant_word: str = "malignant",
         diagnosis_names: Mapping[str, str] | None = None,
@@ -116,44 +91,18 @@ class CaseStore:
         Raises:
             StoreError: the database already holds a store or other tables.
         """
-        url = schema.store_url(url_or_path)
-        if url.get_backend_name() == "sqlite":
-            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        engine = schema.store_engine(url)
-        try:
-            _make_tables(
-                engine,
-                name=name,
-                model_digest=model_digest,
-                preprocess=dict(preprocess),
-                embedding_dim=embedding_dim,
-                malignant=sorted(malignant),
-                malignant_word=malignant_word,
-                diagnosis_names=dict(diagnosis_names or {}),
-            )
-        finally:
-            engine.dispose()
+        make_store(
+            store_url(url_or_path),
+            name=name,
+            source=source,
+            model_digest=model_digest,
+            preprocess=dict(preprocess),
+            embedding_dim=embedding_dim,
+            malignant=sorted(malignant),
+            malignant_word=malignant_word,
+            diagnosis_names=dict(diagnosis_names or {}),
+        )
         return cls(url_or_path)
-
-    def __len__(self) -> int:
-        with self._engine.begin() as connection:
-            return int(connection.scalar(select(func.count()).select_from(schema.cases)) or 0)
-
-    def __enter__(self) -> CaseStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection to the database."""
-        self._engine.dispose()
-
-    @property
-    def version(self) -> int:
-        """A counter that every change of the store moves on: tells a reader to read again."""
-        with self._engine.begin() as connection:
-            return int(connection.scalar(select(schema.archive.c.version)) or 0)
 
     def add(
         self,
@@ -163,7 +112,9 @@ class CaseStore:
         model_digest: str,
         thumbnails: Iterable[bytes | None] | None = None,
         replace: bool = False,
+        resume: bool = False,
         batch_size: int = 512,
+        by: str = "",
     ) -> None:
         """Add cases, batch after batch; each batch is kept whole or not at all.
 
@@ -177,63 +128,85 @@ class CaseStore:
             model_digest: digest of the model that made them.
             thumbnails: N JPEGs (see :func:`medshadow.retrieval.thumbnails_of`) or None for a case
                 without; taken as they are needed, so a generator will do.
-            replace: True lets a case that is already there be replaced; it then counts as the
-                newest.
+            replace: True lets a case that is already there be replaced, which then counts as the
+                newest and keeps its consent; and lets a case that was withdrawn come back.
+            resume: True passes by cases that are there already with the same content (pictures
+                are not compared): an import that was cut short goes on where it was.
             batch_size: cases in one transaction.
+            by: who adds them, for the audit trail.
 
         Raises:
             StoreError: vectors of another model, of another dimension, not finite or not of unit
-                length; a case id used twice; a label set without the case's label; metadata that
-                cannot be kept; thumbnails too few, too many or no JPEGs.
+                length; a case id used twice, or withdrawn before; with ``resume`` a case whose
+                content is another; a label set without the case's label; metadata that cannot be
+                kept; thumbnails too few, too many or no JPEGs.
+            ValueError: both ``replace`` and ``resume``.
         """
         if model_digest != self.model_digest:
             raise StoreError(
                 f"{self._where}: vectors of model {model_digest[:12]} refused; "
                 f"this store holds vectors of model {self.model_digest[:12]}"
             )
-        frame = checked_frame(cases if isinstance(cases, pd.DataFrame) else cases.frame)
-        ids = frame["case_id"].tolist()
-        vectors = checked_embeddings(embeddings, ids, self.embedding_dim)
-        rows = list(plain_rows(frame))
-        if not replace:
-            with self._engine.begin() as connection:
-                self._refuse_known(connection, ids)
-        pictures = iter(repeat(None, len(rows)) if thumbnails is None else thumbnails)
-        for first in range(0, len(rows), batch_size):
-            part = slice(first, first + batch_size)
-            jpegs = [_next_thumbnail(pictures, case_id) for case_id in ids[part]]
-            with changing(self._engine) as connection:
-                if replace:
-                    delete_cases(connection, ids[part])
-                else:
-                    # Another process may have added the same case since the first look.
-                    self._refuse_known(connection, ids[part])
-                insert_cases(connection, rows[part], vectors[part], jpegs, model_digest)
-        if next(pictures, _END) is not _END:
-            raise StoreError(f"{self._where}: more thumbnails than the {len(rows)} cases")
+        if replace and resume:
+            raise ValueError("replace and resume are both True; expected one of them at most")
+        known = "replace" if replace else "resume" if resume else "refuse"
+        frame = cases if isinstance(cases, pd.DataFrame) else cases.frame
+        batch = Batch.checked(frame, embeddings, self.embedding_dim)
+        add_cases(self._engine, batch, thumbnails, known, batch_size, by)
 
-    def withdraw(self, case_ids: str | Iterable[str]) -> None:
-        """Erase cases at once: row, vector and thumbnail.
+    def update(
+        self,
+        case_id: str,
+        *,
+        label: str | None = None,
+        labels: Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        by: str = "",
+    ) -> None:
+        """Correct what is said of a case; its vector and picture stay.
 
-        On SQLite the file is rewritten without them and the write-ahead log is emptied; if another
-        process is reading at that moment, the log is emptied at the next withdrawal or when the
-        last connection closes, and a warning is logged.
+        Args:
+            case_id: the case.
+            label: its diagnosis, if that changes.
+            labels: its label set, if that changes; where a case carries its diagnosis alone, the
+                set follows the diagnosis.
+            metadata: values to set; the others stay as they are, None empties one.
+            by: who corrects it, for the audit trail.
 
         Raises:
-            StoreError: a case id is not in the store; then nothing is withdrawn.
+            StoreError: no such case; nothing to change; a label set without the label; a value
+                that cannot be kept, or for a name that the store itself uses.
         """
-        ids = [case_ids] if isinstance(case_ids, str) else list(dict.fromkeys(case_ids))
-        with changing(self._engine) as connection:
-            self._refuse_unknown(connection, ids)
-            delete_cases(connection, ids)
-        if not schema.erase_leftovers(self._engine):
-            _log.warning(
-                "%d cases are withdrawn, but their bytes stay in the write-ahead log until the "
-                "processes that are reading it have finished",
-                len(ids),
-            )
+        with changing(self._engine, by) as turn:
+            update_case(turn, case_id, label, labels, metadata)
 
-    def set_consent(self, case_ids: str | Iterable[str], consent: str) -> None:
+    def withdraw(
+        self, case_ids: str | Iterable[str], *, by: str = "", reason: str = "consent"
+    ) -> None:
+        """Erase cases at once: row, vector, thumbnail and entry in the file of vectors.
+
+        A tombstone stays (see :meth:`withdrawn`), by which the store refuses the case should it be
+        added again. On SQLite the file is rewritten without the cases and the write-ahead log is
+        emptied; if another process is reading at that moment for longer than half a minute, that is
+        done at the next withdrawal or opening, and a warning is logged. On PostgreSQL the tables
+        are rewritten; the server's own log and backups are its administrator's.
+
+        Args:
+            case_ids: the cases.
+            by: who withdraws them, for the tombstone and the audit trail.
+            reason: "consent", "error", "duplicate" or "other".
+
+        Raises:
+            StoreError: a case id is not in the store, or the reason is none of these; then nothing
+                is withdrawn.
+        """
+        if reason not in schema.REASONS:
+            raise StoreError(f"reason {reason!r} is not known; expected one of {schema.REASONS}")
+        with changing(self._engine, by) as turn:
+            withdraw_cases(turn, _distinct(case_ids), reason)
+        finish_erasure(self._engine, self.vectors_path)
+
+    def set_consent(self, case_ids: str | Iterable[str], consent: str, *, by: str = "") -> None:
         """Say whether cases may be shown: "given", or "suspended" (kept, but never found).
 
         Raises:
@@ -241,108 +214,40 @@ class CaseStore:
         """
         if consent not in schema.CONSENT:
             raise StoreError(f"consent {consent!r} is not known; expected one of {schema.CONSENT}")
-        ids = [case_ids] if isinstance(case_ids, str) else list(case_ids)
-        with changing(self._engine) as connection:
-            self._refuse_unknown(connection, ids)
-            write_consent(connection, ids, consent)
+        with changing(self._engine, by) as turn:
+            numbers = required_numbers(turn.connection, _distinct(case_ids))
+            write_consent(turn, numbers, consent)
 
-    def frame(self) -> pd.DataFrame:
-        """Every case in the order added, without vectors and thumbnails.
+    def record_lookup(self, *, by: str, query_digest: str, shown: Sequence[str]) -> None:
+        """Write into the audit trail that somebody was shown cases. The version stays as it is.
 
-        Returns:
-            Columns ``case_id, group, label, labels`` (frozenset), the metadata columns,
-            ``consent`` ("given" or "suspended") and ``added`` (UTC).
-        """
-        with self._engine.begin() as connection:
-            return read_snapshot(connection, self.embedding_dim, with_embeddings=False).frame
-
-    def embeddings(self) -> np.ndarray:
-        """The vectors: float32 N x D of unit length, in the order of :meth:`frame`."""
-        return self.snapshot().embeddings
-
-    def snapshot(self) -> Snapshot:
-        """Frame, vectors and version as of one moment, whatever other processes write."""
-        with self._engine.begin() as connection:
-            return read_snapshot(connection, self.embedding_dim)
-
-    def thumbnail(self, case_id: str) -> bytes | None:
-        """The JPEG of a case, or None where it has none.
+        Args:
+            by: who looked.
+            query_digest: of the image that was looked up, from :meth:`query_digest`.
+            shown: the case ids in the order shown.
 
         Raises:
-            StoreError: the case is not in the store.
+            StoreError: the digest is none, or a case was never in this store.
         """
-        c = schema.cases.join(schema.thumbnails, isouter=True)
-        query = select(schema.thumbnails.c.jpeg).select_from(c)
-        with self._engine.begin() as connection:
-            row = connection.execute(query.where(schema.cases.c.case_id == case_id)).one_or_none()
-        if row is None:
-            raise StoreError(f"{self._where}: no case {case_id!r}")
-        jpeg: bytes | None = row.jpeg
-        return jpeg
+        with writing(self._engine, by) as turn:
+            record_lookup(turn, query_digest, shown)
 
-    def image_of(self, case_id: str) -> np.ndarray | None:
-        """The thumbnail of a case as pixels, uint8 H x W x 3; None where it has none.
+    def set_calibration(self, calibration: Mapping[str, Any] | None) -> None:
+        """Keep what was learned from validation cases, or forget it.
 
         Raises:
-            StoreError: the case is not in the store.
+            StoreError: it cannot be written as JSON.
         """
-        jpeg = self.thumbnail(case_id)
-        return None if jpeg is None else decode_thumbnail(jpeg)
-
-    def verify(self) -> list[str]:
-        """Check the whole store: database structure, models, dimensions, unit lengths, labels.
-
-        Returns:
-            One sentence for each thing wrong; empty when all is well.
-        """
-        with self._engine.begin() as connection:
-            return problems(connection, self.model_digest, self.embedding_dim)
-
-    def _read_archive(self) -> Any:
         try:
-            with self._engine.begin() as connection:
-                if not inspect(connection).has_table("archive"):
-                    raise StoreError(f"{self._where}: not a case store: it has no table 'archive'")
-                version = connection.scalar(select(schema.archive.c.schema_version))
-                if version != schema.SCHEMA_VERSION:
-                    raise StoreError(
-                        f"{self._where}: schema version {version}; this MedShadow reads "
-                        f"{schema.SCHEMA_VERSION}"
-                    )
-                return connection.execute(select(schema.archive)).one()
-        except DatabaseError as error:
-            raise StoreError(f"{self._where}: not a case store: {error.orig}") from error
-
-    def _refuse_known(self, connection: Connection, ids: list[str]) -> None:
-        known = known_ids(connection, ids)
-        if known:
-            raise StoreError(
-                f"{self._where}: cases already in the store: {known[:5]}; pass replace=True to "
-                "replace them"
-            )
-
-    def _refuse_unknown(self, connection: Connection, ids: list[str]) -> None:
-        unknown = sorted(set(ids) - set(known_ids(connection, ids)))
-        if unknown:
-            raise StoreError(f"{self._where}: no cases {unknown[:5]}")
+            json.dumps(calibration and dict(calibration), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"calibration cannot be kept as JSON: {error}") from error
+        with changing(self._engine, by="") as turn:
+            turn.connection.execute(delete(schema.calibration))
+            if calibration is not None:
+                value = {"id": 1, "value": dict(calibration)}
+                turn.connection.execute(insert(schema.calibration), value)
 
 
-def _make_tables(engine: Engine, **archive: Any) -> None:
-    with engine.execution_options(medshadow_writes=True).begin() as connection:
-        found = inspect(connection).get_table_names()
-        if found:
-            what = "a case store" if "archive" in found else f"other tables: {found[:5]}"
-            raise StoreError(
-                f"{engine.url.render_as_string(hide_password=True)}: holds {what}; open it with "
-                "CaseStore(...) or name a new database"
-            )
-        schema.tables.create_all(connection)
-        first = {"id": 1, "schema_version": schema.SCHEMA_VERSION, "version": 0}
-        connection.execute(insert(schema.archive).values(**first, **archive))
-
-
-def _next_thumbnail(pictures: Iterator[bytes | None], case_id: str) -> bytes | None:
-    jpeg = next(pictures, _END)
-    if jpeg is _END:
-        raise StoreError(f"thumbnails end before case {case_id!r}; one a case is expected")
-    return checked_thumbnail(jpeg, case_id)  # type: ignore[arg-type]
+def _distinct(case_ids: str | Iterable[str]) -> list[str]:
+    return [case_ids] if isinstance(case_ids, str) else list(dict.fromkeys(case_ids))

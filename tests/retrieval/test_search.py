@@ -37,7 +37,12 @@ def snapshot(groups, labels, vectors, consent=None, ages=None, more=None):
             "added": pd.Timestamp("2020-01-01", tz="UTC"),
         }
     )
-    return Snapshot(1, frame.astype({"age": float}), np.asarray(vectors, dtype=np.float32))
+    return Snapshot(
+        1,
+        frame.astype({"age": float}),
+        np.asarray(vectors, dtype=np.float32),
+        np.arange(len(frame)),
+    )
 
 
 def steps(snapshot, query):
