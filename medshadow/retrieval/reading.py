@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from medshadow.retrieval.database import reading, store_engine, store_url
 from medshadow.retrieval.erasure import finish_erasure, read_withdrawn
 from medshadow.retrieval.snapshot import Changes, Snapshot, read_changes, read_snapshot
 from medshadow.retrieval.thumbnails import decode_thumbnail
-from medshadow.retrieval.trail import pixels_digest, read_trail
+from medshadow.retrieval.trail import pixels_digest, read_trail, withdrawn_numbers
 from medshadow.retrieval.verify import problems
 
 
@@ -141,6 +142,11 @@ class StoreReader:
             should it come again.
         """
         return read_withdrawn(self._engine)
+
+    def withdrawn_among(self, case_ids: Iterable[str]) -> frozenset[str]:
+        """Those of some case ids that were withdrawn from this store, and that it would refuse."""
+        with reading(self._engine) as connection:
+            return frozenset(withdrawn_numbers(connection, self._salt, list(case_ids)))
 
     def trail(self) -> pd.DataFrame:
         """The audit trail, oldest entry first: lookups and every change of a case.
