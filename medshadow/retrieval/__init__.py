@@ -25,6 +25,7 @@ _FILE_OF = {
     "jpeg_thumbnail": "thumbnails",
     "parse_where": "where",
     "thumbnails_of": "thumbnails",
+    "upgrade_store": "upgrade",
 }
 
 __all__ = list(_FILE_OF)

@@ -52,11 +52,10 @@ def keep_no_statistics(connection: Connection) -> None:
     """Keep PostgreSQL from copying values into its statistics, where a withdrawn one would stay."""
     if connection.dialect.name != "postgresql":
         return
-    for table in (schema.cases, schema.thumbnails):
-        for column in table.columns:
-            connection.execute(
-                text(f'ALTER TABLE {table.name} ALTER COLUMN "{column.name}" SET STATISTICS 0')
-            )
+    for table in ("cases", "thumbnails"):
+        for column in inspect(connection).get_columns(table):
+            change = f'ALTER TABLE {table} ALTER COLUMN "{column["name"]}" SET STATISTICS 0'
+            connection.execute(text(change))
 
 
 def _write_archive(connection: Connection, archive: dict[str, Any]) -> None:
