@@ -10,6 +10,7 @@ _FILE_OF = {
     "AlignLateralityd": "fundus",
     "Albumentationsd": "augment",
     "CropFundusd": "fundus",
+    "EvenIlluminationd": "illumination",
     "ShadesOfGrayd": "color",
     "dermatology_transforms": "dermatology",
     "fundus_transforms": "fundus",

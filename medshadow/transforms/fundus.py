@@ -14,6 +14,7 @@ from medshadow.transforms.arrays import channels_first, channels_last
 from medshadow.transforms.augment import Albumentationsd, albumentations
 from medshadow.transforms.ends import ToNetwork, reading
 from medshadow.transforms.field_of_view import FieldOfView, field_of_view, without_paper
+from medshadow.transforms.illumination import EvenIlluminationd
 from medshadow.transforms.resize import ResizeShorterd
 
 
@@ -137,7 +138,7 @@ class AlignLateralityd(MapTransform):
         return item
 
 
-def fundus_transforms(size: int, train: bool) -> Compose:
+def fundus_transforms(size: int, train: bool, even: bool = False) -> Compose:
     """From the path of a fundus photograph to the tensor that a network takes.
 
     Both: read, crop to the field of view, mirror left eyes (where ``laterality`` is in the item),
@@ -153,6 +154,9 @@ def fundus_transforms(size: int, train: bool) -> Compose:
     Args:
         size: side of the square result in pixels, at least 1.
         train: whether to augment.
+        even: whether to take out uneven light, tint and haze
+            (:func:`~medshadow.transforms.illumination.even_illumination`) after resizing; the
+            preset "fundus_even". What a cataract's haze says is taken out with them.
 
     Returns:
         A MONAI ``Compose`` from ``{"image": path}``, with or without ``"laterality"``, to
@@ -176,6 +180,8 @@ def fundus_transforms(size: int, train: bool) -> Compose:
         AlignLateralityd("image"),
         ResizeShorterd("image", size, square=True),
     ]
+    if even:
+        steps.append(EvenIlluminationd("image"))
     if train:
         steps.append(Albumentationsd("image", _augmentation()))
     return Compose([*steps, ToNetwork("image")])

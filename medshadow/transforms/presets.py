@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from monai.transforms import Compose
 
@@ -12,6 +13,7 @@ from medshadow.transforms.fundus import fundus_transforms
 _PRESETS: dict[str, Callable[[int, bool], Compose]] = {
     "dermatology": dermatology_transforms,
     "fundus": fundus_transforms,
+    "fundus_even": partial(fundus_transforms, even=True),
 }
 
 
