@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +52,7 @@ def read_image_bytes(
         if is_dicom(head):
             from medshadow.data.dicom import read_dicom
 
-            allowed = os.environ.get(readers.BURNED_IN, "refuse")
-            return read_dicom(file, _NAME, frame, allowed)
+            return read_dicom(file, _NAME, frame, readers.burned_in_policy())
         if is_nifti(head):
             from medshadow.data.nifti import read_nifti
 

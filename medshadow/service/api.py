@@ -1,0 +1,203 @@
+"""The REST interface: lookups, and the archive that they search."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
+
+from medshadow.retrieval import LookupAnswer
+from medshadow.retrieval.listing import case_page
+from medshadow.service.access import Access, Person, check_csrf, require_reader
+from medshadow.service.engine import LookupEngine
+from medshadow.service.models import (
+    Answer,
+    ArchiveDescription,
+    CaseList,
+    Health,
+    ListedCase,
+    answer_of,
+)
+from medshadow.service.problems import MEDIA_TYPE, Problem, busy
+
+PROBLEMS = {
+    "default": {
+        "description": "What is wrong, as problem details (RFC 9457).",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+"""For ``responses`` of every route: how its errors look."""
+
+router = APIRouter(responses=PROBLEMS)  # type: ignore[arg-type]
+
+Reader = Annotated[Person, Depends(require_reader)]
+
+
+def engine_of(request: Request) -> LookupEngine:
+    """Dependency: the engine behind the service."""
+    engine: LookupEngine = request.app.state.engine
+    return engine
+
+
+Engine = Annotated[LookupEngine, Depends(engine_of)]
+
+
+def expects(media_type: str) -> Callable[[Request], None]:
+    """Dependency: the body is of this type.
+
+    Raises:
+        Problem: 415 if it is not.
+    """
+
+    def check(request: Request) -> None:
+        found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if found != media_type:
+            raise Problem(415, f"Expected {media_type}.", {"Accept": media_type})
+
+    return check
+
+
+@router.post(
+    "/api/lookup",
+    tags=["lookup"],
+    summary="Find the known cases most like an image",
+    dependencies=[Depends(expects("multipart/form-data"))],
+)
+async def lookup(
+    person: Reader,
+    engine: Engine,
+    image: Annotated[UploadFile, File(description="JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI.")],
+    k: Annotated[int, Form(ge=1, le=100, description="Distinct cases wanted.")] = 16,
+    where: Annotated[
+        str, Form(max_length=500, description="A filter.", examples=["sex=female and age>=50"])
+    ] = "",
+    laterality: Annotated[
+        Literal["left", "right", ""], Form(description="Which eye a fundus photograph shows.")
+    ] = "",
+    prevalence: Annotated[
+        float | None,
+        Form(gt=0, lt=1, description="Share of malignant cases among images like this one."),
+    ] = None,
+    exclude_groups: Annotated[
+        list[str] | None, Form(max_length=100, description="Lesions or patients to leave out.")
+    ] = None,
+    thumbnails: Annotated[bool, Form(description="Send small pictures of the cases.")] = False,
+) -> Answer:
+    """Upload an image; it is kept in memory for some minutes, and never written to a disk.
+
+    The answer's warnings stand above everything else in it.
+    """
+    token, answer = await engine.lookup(
+        await image.read(),
+        k=k,
+        where=where or None,
+        laterality=laterality or None,
+        prevalence=prevalence,
+        exclude_groups=exclude_groups or (),
+        by=person.name,
+    )
+    return await _sent(engine, token, answer, thumbnails)
+
+
+@router.get("/api/archive", tags=["archive"], summary="What is searched, and by what to filter")
+def archive(_: Reader, engine: Engine) -> ArchiveDescription:
+    """The archive's name, origin and size, and the columns that a filter may name."""
+    return ArchiveDescription.model_validate(engine.archive())
+
+
+@router.get("/api/cases", tags=["archive"], summary="List the cases, a page at a time")
+def cases(
+    person: Reader,
+    engine: Engine,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    cursor: Annotated[str, Query(max_length=40, description="From the page before.")] = "",
+) -> CaseList:
+    """Cases in the order added; a curator also sees those whose consent is suspended."""
+    rows, following = case_page(
+        engine.store, _place(cursor), limit, suspended=person.role == "curator"
+    )
+    names, malignant = engine.store.diagnosis_names, engine.store.malignant
+    return CaseList(
+        cases=[
+            ListedCase(
+                **{**row, "added": row["added"].isoformat()},
+                diagnosis=" + ".join(names.get(label, label) for label in row["labels"]),
+                malignant=not malignant.isdisjoint(row["labels"]),
+            )
+            for row in rows
+        ],
+        next=None if following is None else _cursor(following),
+    )
+
+
+@router.get("/health", tags=["state"], summary="The service runs")
+async def health() -> Health:
+    """Answers as long as the process does."""
+    return Health(status="ok")
+
+
+@router.get("/ready", tags=["state"], summary="The service can look images up")
+async def ready(engine: Engine) -> Health:
+    """Answers 503 while the archive cannot be read."""
+    try:
+        await run_in_threadpool(lambda: engine.store.version)
+    except Exception:
+        raise busy("The archive cannot be read.") from None
+    return Health(status="ready")
+
+
+@router.post("/login", tags=["session"], summary="Begin a browser session", status_code=303)
+def log_in(
+    request: Request, token: Annotated[str, Form(min_length=1, max_length=1000)]
+) -> Response:
+    """Sets a cookie that scripts cannot read and other sites cannot use."""
+    response = Response(status_code=303, headers={"Location": "/"})
+    access: Access = request.app.state.access
+    access.log_in(request, token, response)
+    return response
+
+
+@router.post(
+    "/logout",
+    tags=["session"],
+    summary="End a browser session",
+    status_code=303,
+    dependencies=[Depends(check_csrf)],
+)
+def log_out(request: Request) -> Response:
+    """Forgets the session and its cookie."""
+    response = Response(status_code=303, headers={"Location": "/"})
+    access: Access = request.app.state.access
+    access.log_out(request, response)
+    return response
+
+
+async def _sent(engine: LookupEngine, token: str, answer: LookupAnswer, thumbnails: bool) -> Answer:
+    pictures: dict[str, str | None] = {}
+    if thumbnails:
+        ids = [hit.case_id for hit in answer.shown()]
+        kept = await run_in_threadpool(engine.thumbnails, ids)
+        pictures = {
+            case_id: None if jpeg is None else base64.b64encode(jpeg).decode()
+            for case_id, jpeg in kept.items()
+        }
+    return answer_of(token, answer.to_dict(), pictures)
+
+
+def _cursor(after: int) -> str:
+    return base64.urlsafe_b64encode(f"after {after}".encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> int:
+    if not cursor:
+        return 0
+    try:
+        word, place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split()
+        if word == "after" and place.isascii() and place.isdecimal():
+            return int(place)
+    except ValueError:
+        pass
+    raise Problem(422, "The cursor is none that this service gave.")

@@ -1,0 +1,223 @@
+"""The lookup behind the service: one model, one store, a few worker threads and a short queue.
+
+The event loop never waits for a model, a database or a decoder: all of that happens in the
+workers. Work that is taken on is finished; what the queue has no room for is refused at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from medshadow.data.in_memory import read_image_bytes
+from medshadow.errors import ImageReadError, ImageTooLargeError, StoreError
+from medshadow.networks import Embedder
+from medshadow.retrieval import CaseLookup, CaseStore, LookupAnswer
+from medshadow.retrieval.listing import filterable_columns, may_be_shown
+from medshadow.service.problems import Problem, busy
+from medshadow.service.queries import Queries, Query
+from medshadow.service.settings import Limits, ServiceSettings
+
+T = TypeVar("T")
+Laterality = Literal["left", "right"]
+
+
+class LookupEngine:
+    """Looks images up in worker threads.
+
+    Args:
+        lookup: the model and the store.
+        limits: how many workers, how long a queue, how long to wait.
+
+    Attributes:
+        store: the case store.
+        limits: as given.
+    """
+
+    def __init__(self, lookup: CaseLookup, limits: Limits | None = None) -> None:
+        self._lookup = lookup
+        self.store = lookup.store
+        self.limits = limits or Limits()
+        self._pool = ThreadPoolExecutor(
+            self.limits.workers, "medshadow-worker", initializer=_one_thread_each
+        )
+        self._lock = Lock()
+        self._pending = 0
+        self._queries = Queries(self.limits)
+        self._archive: tuple[int, dict[str, Any]] | None = None
+
+    @classmethod
+    def open(cls, settings: ServiceSettings) -> LookupEngine:
+        """Open the store and the model that settings name.
+
+        Raises:
+            FileNotFoundError: there is no store.
+            StoreError: it is no case store, or holds another model's vectors.
+            ModelFolderError: the model cannot be loaded.
+        """
+        store = CaseStore(settings.cases)
+        try:
+            lookup = CaseLookup(store, Embedder.load(settings.model).eval())
+        except BaseException:
+            store.close()
+            raise
+        return cls(lookup, settings.limits)
+
+    def close(self) -> None:
+        """Finish what the workers are at, drop what waits, and close the store."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.store.close()
+
+    async def lookup(
+        self,
+        image: bytes | np.ndarray,
+        k: int = 16,
+        where: str | None = None,
+        laterality: Laterality | None = None,
+        prevalence: float | None = None,
+        exclude_groups: Iterable[str] = (),
+        by: str = "",
+    ) -> tuple[str, LookupAnswer]:
+        """Find the known cases most like an image.
+
+        Args:
+            image: a file's content, or uint8 H x W x 3.
+            k: distinct cases wanted, at least 1.
+            where: a filter; see :func:`medshadow.retrieval.parse_where`.
+            laterality: which eye it shows.
+            prevalence: share of malignant cases among such images, in (0, 1).
+            exclude_groups: groups to leave out.
+            by: who asks, for the trail.
+
+        Returns:
+            A token by which the image can be asked about for a while, and the answer.
+
+        Raises:
+            Problem: 413 or 422 for an image or a filter that cannot be read, 503 when there is no
+                room in the queue or the answer took too long.
+        """
+        excluded = tuple(exclude_groups)
+        return await self.run(
+            lambda: self._look_up(image, k, where, laterality, prevalence, excluded, by)
+        )
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do something in a worker thread.
+
+        Raises:
+            Problem: 503 when there is no room in the queue, or it took too long.
+        """
+        with self._lock:
+            if self._pending >= self.limits.workers + self.limits.queue:
+                raise busy("All workers are busy; try again in a moment.")
+            self._pending += 1
+        future = self._pool.submit(work)
+        # A thread that takes too long cannot be stopped: its place is free when it has finished.
+        future.add_done_callback(self._leave)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
+        except TimeoutError:
+            raise busy(f"The answer took longer than {self.limits.seconds:g} s.") from None
+
+    def pixels(self, token: str) -> np.ndarray:
+        """The image of a token: uint8 H x W x 3.
+
+        Raises:
+            Problem: 404 if it is not, or no longer, kept.
+        """
+        return self._queries.get(token).pixels
+
+    def thumbnail(self, case_id: str) -> bytes | None:
+        """The JPEG of a case that may be shown; None where there is none or it may not."""
+        return may_be_shown(self.store, [case_id]).get(case_id)
+
+    def thumbnails(self, case_ids: Iterable[str]) -> dict[str, bytes | None]:
+        """The JPEGs of those of some cases that may be shown, in one query."""
+        return may_be_shown(self.store, case_ids)
+
+    def archive(self) -> dict[str, Any]:
+        """What is searched: name, size, model, names of diagnoses, what can be filtered by.
+
+        Returns:
+            ``name, source, cases, groups, model_digest, malignant, malignant_word,
+            diagnosis_names`` and ``columns``, see
+            :func:`medshadow.retrieval.listing.filterable_columns`. Cases whose consent is
+            suspended do not count.
+        """
+        version = self.store.version
+        if self._archive is None or self._archive[0] != version:
+            self._archive = (version, self._described())
+        return self._archive[1]
+
+    def forget_old(self) -> None:
+        """Let go of images that were kept for long enough."""
+        self._queries.forget_old()
+
+    def _described(self) -> dict[str, Any]:
+        frame = self.store.frame()
+        frame = frame[frame["consent"] == "given"]
+        return {
+            "name": self.store.name,
+            "source": getattr(self.store, "source", ""),
+            "cases": len(frame),
+            "groups": int(frame["group"].nunique()),
+            "model_digest": self.store.model_digest,
+            "malignant": sorted(self.store.malignant),
+            "malignant_word": self.store.malignant_word,
+            "diagnosis_names": self.store.diagnosis_names,
+            "columns": filterable_columns(frame),
+        }
+
+    def _look_up(
+        self,
+        image: bytes | np.ndarray,
+        k: int,
+        where: str | None,
+        laterality: Laterality | None,
+        prevalence: float | None,
+        exclude_groups: tuple[str, ...],
+        by: str,
+    ) -> tuple[str, LookupAnswer]:
+        pixels = image if isinstance(image, np.ndarray) else self._decoded(image)
+        with _filters_are_theirs():
+            answer = self._lookup.lookup(
+                pixels, k=k, where=where, exclude_groups=exclude_groups, laterality=laterality
+            )
+        shown = frozenset(hit.case_id for hit in answer.shown())
+        query = Query(pixels, laterality, exclude_groups, shown)
+        return self._queries.keep(query), answer
+
+    def _decoded(self, content: bytes) -> np.ndarray:
+        try:
+            return read_image_bytes(content, max_pixels=self.limits.max_pixels)
+        except ImageTooLargeError as error:
+            raise Problem(413, str(error)) from None
+        except ImageReadError as error:
+            raise Problem(422, str(error)) from None
+
+    def _leave(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._pending -= 1
+
+
+def _one_thread_each() -> None:
+    """As many workers as cores, each on one: together they finish more than in each other's way."""
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _filters_are_theirs() -> Iterator[None]:
+    """Tell who asks about a filter that cannot be read; all else the store says is not for them."""
+    try:
+        yield
+    except StoreError as error:
+        if not str(error).startswith("filter"):
+            raise
+        raise Problem(422, str(error)) from None
