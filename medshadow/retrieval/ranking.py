@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from medshadow.retrieval.rows import UNIT_TOLERANCE
-from medshadow.retrieval.snapshot import Snapshot
+from medshadow.retrieval.loaded import LoadedCases
 
 # As in medshadow.evaluation.nearest_groups: the finest step that float32 tells apart just below 1.
 _STEPS = 2**24
+# Below every cosine, and above the -inf of rows that may not be found.
+_LOWEST = -2.0
+# Rows of which one is a sample when the similarity that many reach is looked for.
+_RUN = 256
+_ROWS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -39,68 +43,6 @@ class Hit:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedCases:
-    """The cases of a snapshot that may be shown, ordered so that each group is one run of rows.
-
-    Attributes:
-        version: the store's version when it was read.
-        filterable: the columns that a filter may name, text as categories.
-        values: the same columns as plain Python values, None where one is missing.
-        vectors: float32 N x D.
-        added: int64 N, each row's place in the order added.
-        starts: the first row of each group.
-        group_of_row: int64 N, each row's group as a position in ``groups``.
-        groups: the group names.
-    """
-
-    version: int
-    filterable: pd.DataFrame
-    values: dict[str, np.ndarray]
-    vectors: np.ndarray
-    added: np.ndarray
-    starts: np.ndarray
-    group_of_row: np.ndarray
-    groups: pd.Index
-
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> LoadedCases:
-        """Arrange a snapshot for ranking; cases whose consent is suspended are left out."""
-        shown = (snapshot.frame["consent"] == "given").to_numpy()
-        frame = snapshot.frame[shown].drop(columns=["consent", "added"])
-        codes, groups = pd.factorize(frame["group"])
-        order = np.argsort(codes, kind="stable")
-        frame = frame.iloc[order].reset_index(drop=True)
-        return cls(
-            version=snapshot.version,
-            filterable=frame.assign(**{str(c): _as_categories(frame[c]) for c in frame.columns}),
-            values={
-                str(c): frame[c].astype(object).where(frame[c].notna(), None).to_numpy()
-                for c in frame.columns
-            },
-            vectors=np.ascontiguousarray(snapshot.embeddings[shown][order]),
-            added=order,
-            starts=np.flatnonzero(np.diff(codes[order], prepend=-1)),
-            group_of_row=codes[order],
-            groups=pd.Index(groups, dtype=object),
-        )
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def in_groups(self, groups: Iterable[str]) -> np.ndarray:
-        """Which rows belong to any of these groups: N booleans; unknown groups hold none."""
-        codes = self.groups.get_indexer(pd.Index([str(g) for g in groups], dtype=object))
-        return np.isin(self.group_of_row, codes[codes >= 0])
-
-    def carrying(self, labels: Iterable[str]) -> np.ndarray:
-        """Which rows carry any of these labels: N booleans."""
-        wanted = frozenset(labels)
-        sets = self.filterable["labels"].cat
-        carries = np.array([not wanted.isdisjoint(s) for s in sets.categories], dtype=bool)
-        return carries[sets.codes.to_numpy()] if len(carries) else np.zeros(len(self), bool)
-
-
 class Ranking:
     """Every case compared with one query.
 
@@ -115,23 +57,30 @@ class Ranking:
 
     Attributes:
         cases: how many cases may be found.
-        groups: how many distinct groups they belong to.
         archive_cases: how many cases there are, filtered out or not.
-        archive_groups: how many distinct groups those are.
     """
 
     def __init__(self, loaded: LoadedCases, query: np.ndarray, allowed: np.ndarray) -> None:
         self._loaded = loaded
         self._query = query.astype(np.float64) / np.linalg.norm(query.astype(np.float64))
         # Most that a float32 product of stored vectors is off from their cosine, on both sides.
-        self._slack = 2 * (len(query) * float(np.finfo(np.float32).eps) + UNIT_TOLERANCE)
-        self._rough = loaded.vectors @ self._query.astype(np.float32)
-        self._rough[~allowed] = -np.inf
-        self._best = np.maximum.reduceat(self._rough, loaded.starts) if len(loaded) else self._rough
-        self.cases = int(allowed.sum())
-        self.groups = int(np.isfinite(self._best).sum())
-        self.archive_cases = len(loaded)
-        self.archive_groups = len(loaded.starts)
+        self._slack = 2 * (len(query) * float(np.finfo(np.float32).eps) + loaded.deviation)
+        self._allowed = allowed
+        self._rough = loaded.products(self._query.astype(np.float32), allowed)
+        self.cases = int(np.count_nonzero(allowed))
+        self.archive_cases = loaded.cases
+
+    @cached_property
+    def groups(self) -> int:
+        """How many distinct groups the cases that may be found belong to."""
+        if self.cases == self.archive_cases:
+            return self._loaded.groups
+        return self._loaded.groups_among(self._allowed)
+
+    @property
+    def archive_groups(self) -> int:
+        """How many distinct groups there are, filtered out or not."""
+        return self._loaded.groups
 
     def nearest(self, k: int) -> list[Hit]:
         """The min(k, groups) nearest groups, each by its case nearest to the query.
@@ -141,11 +90,7 @@ class Ranking:
         """
         if k < 1:
             raise ValueError(f"k must be at least 1; found {k}")
-        k = min(k, self.groups)
-        if k == 0:
-            return []
-        threshold = np.partition(self._best, -k)[-k] - self._slack
-        rows, steps = self._exact(np.flatnonzero(self._rough >= threshold))
+        rows, steps = self._settled(lambda: self._near(k))
         _, first = np.unique(self._loaded.group_of_row[rows], return_index=True)
         return [
             self._hit(rows[at], steps[at], rank)
@@ -157,35 +102,86 @@ class Ranking:
 
         Its rank is one more than the number of other groups that hold a nearer case.
         """
-        rough = np.where(self._loaded.carrying(labels), self._rough, -np.inf)
-        highest = rough.max(initial=-np.inf)
-        if not np.isfinite(highest):
+        carrying = self._loaded.carrying(labels)
+
+        def near() -> np.ndarray:
+            rough = np.where(carrying, self._rough, -np.inf)
+            highest = rough.max(initial=-np.inf)
+            return np.flatnonzero(rough >= max(highest - self._slack, _LOWEST))
+
+        rows, steps = self._settled(near)
+        if not len(rows):
             return None
-        rows, steps = self._exact(np.flatnonzero(rough >= highest - self._slack))
         return self._hit(rows[0], steps[0], 1 + self._groups_before(rows[0], steps[0]))
 
+    def _near(self, k: int) -> np.ndarray:
+        """Every row that may belong to one of the k nearest groups, in the order added."""
+        wanted = 4 * k
+        while True:
+            floor = self._floor(wanted)
+            rows = np.flatnonzero(self._rough >= floor)
+            rows = rows[np.argsort(-self._rough[rows])]
+            _, first = np.unique(self._loaded.group_of_row[rows], return_index=True)
+            if len(first) >= k or floor == _LOWEST:
+                break
+            wanted *= 8
+        if not len(rows):
+            return rows
+        last = np.sort(first)[:k][-1]
+        return np.flatnonzero(self._rough >= max(self._rough[rows[last]] - self._slack, _LOWEST))
+
+    def _floor(self, wanted: int) -> float:
+        """A similarity that so many rows reach, and not very many more."""
+        if wanted >= self.cases:
+            return _LOWEST
+        runs = self._rough[: len(self._rough) // _RUN * _RUN].reshape(-1, _RUN)
+        if wanted < len(runs):
+            # As many runs of rows have a best one that reaches what it finds, so as many rows do.
+            floor = np.partition(runs.max(axis=1), -wanted)[-wanted]
+            if floor > _LOWEST:
+                return float(floor)
+        return max(float(np.partition(self._rough, -wanted)[-wanted]), _LOWEST)
+
+    def _settled(self, choose: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows chosen in their exact order; chosen again while some are being erased."""
+        while True:
+            chosen = choose()
+            rows, steps = self._exact(chosen)
+            if len(rows) == len(chosen):
+                return rows, steps
+            self._rough[np.setdiff1d(chosen, rows)] = -np.inf
+
     def _groups_before(self, row: int, step: int) -> int:
-        added, group = self._loaded.added, self._loaded.group_of_row
+        group = self._loaded.group_of_row
         similarity = step / _STEPS
         close = np.flatnonzero(np.abs(self._rough - similarity) <= self._slack)
         close, steps = self._exact(close)
-        nearer = (steps > step) | ((steps == step) & (added[close] < added[row]))
+        nearer = (steps > step) | ((steps == step) & (close < row))
         sure = np.flatnonzero(self._rough > similarity + self._slack)
-        groups = np.unique(np.concatenate([group[sure], group[close[nearer]]]))
-        return int((groups != group[row]).sum())
+        ahead = np.concatenate([sure, close[nearer]])
+        return self._loaded.groups_among(ahead[group[ahead] != group[row]])
 
     def _exact(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows in their exact order, and the cosine of each in steps of 2^-24."""
-        vectors = self._loaded.vectors[rows].astype(np.float64)
-        cosine = np.einsum("nd,d->n", vectors, self._query) / np.linalg.norm(vectors, axis=1)
-        steps = np.rint(np.clip(cosine, -1, 1) * _STEPS).astype(np.int64)
-        order = np.lexsort((self._loaded.added[rows], -steps))
-        return rows[order], steps[order]
+        """The rows in their exact order, and the cosine of each in steps of 2^-24.
+
+        Left out are rows that have not the length they were stored with: another process is
+        erasing them.
+        """
+        kept, steps = [], []
+        for first in range(0, max(len(rows), 1), _ROWS_AT_ONCE):
+            some = rows[first : first + _ROWS_AT_ONCE]
+            vectors = self._loaded.vectors(some).astype(np.float64)
+            lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+            sound = np.abs(lengths - 1) <= self._loaded.deviation
+            cosine = np.einsum("nd,d->n", vectors[sound], self._query) / lengths[sound]
+            kept.append(some[sound])
+            steps.append(np.rint(np.clip(cosine, -1, 1) * _STEPS).astype(np.int64))
+        all_kept, all_steps = np.concatenate(kept), np.concatenate(steps)
+        order = np.lexsort((all_kept, -all_steps))
+        return all_kept[order], all_steps[order]
 
     def _hit(self, row: int, step: int, rank: int) -> Hit:
-        values = {
-            column: column_values[row] for column, column_values in self._loaded.values.items()
-        }
+        values = self._loaded.values(row)
         return Hit(
             case_id=values.pop("case_id"),
             group=values.pop("group"),
@@ -195,11 +191,3 @@ class Ranking:
             rank=rank,
             metadata=values,
         )
-
-
-def _as_categories(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return column
-    codes, values = pd.factorize(column)
-    categories = pd.Categorical.from_codes(codes, categories=pd.Index(values, dtype=object))
-    return pd.Series(categories, index=column.index, name=column.name)

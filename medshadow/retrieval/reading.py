@@ -92,10 +92,14 @@ class StoreReader:
         """The vectors: float32 N x D of unit length, in the order of :meth:`frame`."""
         return self.snapshot().embeddings
 
-    def snapshot(self) -> Snapshot:
-        """Frame, vectors, keys and version as of one moment, whatever other processes write."""
+    def snapshot(self, *, with_embeddings: bool = True) -> Snapshot:
+        """Frame, vectors, keys and version as of one moment, whatever other processes write.
+
+        Args:
+            with_embeddings: False leaves the vectors out (0 x D), which a vector file may hold.
+        """
         with reading(self._engine) as connection:
-            return read_snapshot(connection, self.embedding_dim)
+            return read_snapshot(connection, self.embedding_dim, with_embeddings=with_embeddings)
 
     def changes_since(self, version: int) -> Changes | None:
         """What a reader who knows an earlier version must do to catch up, as of one moment.

@@ -7,7 +7,10 @@ from threading import Lock
 
 import numpy as np
 
-from medshadow.retrieval.ranking import Hit, LoadedCases, Ranking
+from medshadow.errors import StoreError
+from medshadow.retrieval.loaded import LoadedCases
+from medshadow.retrieval.loading import caught_up, load_cases
+from medshadow.retrieval.ranking import Hit, Ranking
 from medshadow.retrieval.store import CaseStore
 from medshadow.retrieval.where import Where, matching, parse_where
 
@@ -15,9 +18,16 @@ from medshadow.retrieval.where import Where, matching, parse_where
 class ExactSearch:
     """Nearest cases by comparing the query with every vector of a store.
 
-    The vectors lie in memory. Each search first asks the store's version (one small query) and
-    reads the store again when this or another process has changed it, so a withdrawn case is gone
-    at the next search. Cases whose consent is suspended are never found.
+    The vectors lie in a file beside a SQLite store that processes share, mapped into memory (see
+    :mod:`medshadow.retrieval.vectors`); it is made when there is none that fits. Those of another
+    store lie in memory.
+
+    Each search first asks the store's version (one small query) and reads what changed when this
+    or another process has changed it, so a withdrawn case is gone at the next search. Cases whose
+    consent is suspended are never found.
+
+    Several threads may search at once. The product of a query with all vectors uses as many
+    threads as numpy's matrix library is set to (``OPENBLAS_NUM_THREADS``).
 
     Args:
         store: the cases.
@@ -43,7 +53,7 @@ class ExactSearch:
     def __init__(self, store: CaseStore) -> None:
         self._store = store
         self._lock = Lock()
-        self._loaded = LoadedCases.of(store.snapshot())
+        self._loaded = load_cases(store)
 
     def search(
         self, query: np.ndarray, k: int, where: Where = None, exclude_groups: Iterable[str] = ()
@@ -75,19 +85,31 @@ class ExactSearch:
             ValueError, StoreError: as :meth:`search`.
         """
         loaded = self._current()
-        vector = _checked_query(query, loaded.vectors.shape[1])
-        allowed = matching(parse_where(where), loaded.filterable)
+        vector = _checked_query(query, self._store.embedding_dim)
+        allowed = matching(parse_where(where), loaded.columns, among=loaded.shown)
         excluded = list(exclude_groups)
         if excluded:
             allowed &= ~loaded.in_groups(excluded)
         return Ranking(loaded, vector, allowed)
 
+    def vector_of(self, case_id: str) -> np.ndarray:
+        """The vector of a case that may be shown: float32 D.
+
+        Raises:
+            StoreError: there is no such case.
+        """
+        loaded = self._current()
+        row = loaded.row_of(case_id)
+        if row is None:
+            raise StoreError(f"no case {case_id!r} that may be shown")
+        return loaded.vectors(np.array([row]))[0]
+
     def _current(self) -> LoadedCases:
         if self._store.version != self._loaded.version:
             with self._lock:
-                # Another thread may have read the store while this one waited.
+                # Another thread may have caught up while this one waited.
                 if self._store.version != self._loaded.version:
-                    self._loaded = LoadedCases.of(self._store.snapshot())
+                    self._loaded = caught_up(self._store, self._loaded)
         return self._loaded
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from medshadow.errors import StoreError
+from medshadow.retrieval.columns import Column, NumberColumn
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -49,27 +49,26 @@ class Condition:
         plain = re.fullmatch(r"[^\s=!<>\"']+", self.value)
         return f"{self.key}{self.operator}{self.value if plain else _quoted(self.value)}"
 
-    def mask(self, frame: pd.DataFrame) -> np.ndarray:
+    def mask(self, columns: Mapping[str, Column]) -> np.ndarray:
         """Which rows meet the condition: N booleans. A missing value meets none, ``!=`` included.
 
         Raises:
             StoreError: no such column (the message lists the columns), a value that is no number
                 on a column of numbers, or an order asked of text.
         """
-        if self.key not in frame.columns:
+        if self.key not in columns:
             raise StoreError(
-                f"filter {str(self)!r}: no key {self.key!r}; known keys: {', '.join(frame.columns)}"
+                f"filter {str(self)!r}: no key {self.key!r}; known keys: {', '.join(columns)}"
             )
-        column = frame[self.key]
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            met = _OPERATORS[self.operator](column, self._number()) & column.notna()
-        elif self.operator not in ("=", "!="):
+        column = columns[self.key]
+        if isinstance(column, NumberColumn):
+            wanted = self._number()
+            return column.meets(lambda numbers: _OPERATORS[self.operator](numbers, wanted))
+        if self.operator not in ("=", "!="):
             raise StoreError(
                 f"filter {str(self)!r}: {self.key!r} holds no numbers; use = or != on it"
             )
-        else:
-            met = self._compare_text(column)
-        return np.asarray(met, dtype=bool)
+        return column.meets(self._meets)
 
     def _number(self) -> float:
         try:
@@ -79,19 +78,13 @@ class Condition:
                 f"filter {str(self)!r}: {self.key!r} holds numbers, found {self.value!r}"
             ) from None
 
-    def _compare_text(self, column: pd.Series) -> np.ndarray:
-        # Categories are compared once each, not once a row.
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            codes, values = column.cat.codes.to_numpy(), column.cat.categories
-        else:
-            codes, values = pd.factorize(column)
+    def _meets(self, value: Any) -> bool:
         wanted = self.value.casefold()
         if self.key == "labels":
-            equal = [wanted in {str(label).casefold() for label in labels} for labels in values]
+            equal = any(str(label).casefold() == wanted for label in value)
         else:
-            equal = [str(value).casefold() == wanted for value in values]
-        # A missing value has code -1 and so picks the last entry: it meets nothing.
-        return np.array([e == (self.operator == "=") for e in equal] + [False])[codes]
+            equal = str(value).casefold() == wanted
+        return equal == (self.operator == "=")
 
 
 Where = str | Iterable[str | Condition] | Mapping[str, Any] | None
@@ -127,11 +120,22 @@ def parse_where(where: Where) -> tuple[Condition, ...]:
     return tuple(condition for part in parts for condition in part)
 
 
-def matching(conditions: Iterable[Condition], frame: pd.DataFrame) -> np.ndarray:
-    """Which rows of a frame meet every condition: N booleans, all True without a condition."""
-    met = np.ones(len(frame), dtype=bool)
+def matching(
+    conditions: Iterable[Condition], columns: Mapping[str, Column], among: np.ndarray
+) -> np.ndarray:
+    """Which rows meet every condition: N booleans.
+
+    Args:
+        conditions: what must hold.
+        columns: what is known of the rows.
+        among: N booleans, the rows that come into question.
+
+    Raises:
+        StoreError: as :meth:`Condition.mask`.
+    """
+    met = among.copy()
     for condition in conditions:
-        met &= condition.mask(frame)
+        met &= condition.mask(columns)
     return met
 
 

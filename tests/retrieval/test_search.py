@@ -8,7 +8,9 @@ from medshadow.errors import StoreError
 from medshadow.evaluation.embedded import EmbeddedCases
 from medshadow.evaluation.retrieval import nearest_groups
 from medshadow.retrieval import CaseStore, ExactSearch
-from medshadow.retrieval.ranking import LoadedCases, Ranking
+from medshadow.retrieval.columns import columns_of
+from medshadow.retrieval.loaded import LoadedCases
+from medshadow.retrieval.ranking import Ranking
 from medshadow.retrieval.snapshot import Snapshot
 from medshadow.retrieval.where import matching, parse_where
 
@@ -37,12 +39,8 @@ def snapshot(groups, labels, vectors, consent=None, ages=None, more=None):
             "added": pd.Timestamp("2020-01-01", tz="UTC"),
         }
     )
-    return Snapshot(
-        1,
-        frame.astype({"age": float}),
-        np.asarray(vectors, dtype=np.float32),
-        np.arange(len(frame)),
-    )
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return Snapshot(1, frame.astype({"age": float}), vectors, np.arange(1, n + 1))
 
 
 def steps(snapshot, query):
@@ -95,14 +93,13 @@ def archives(draw):
 def test_finds_what_a_slow_search_finds(archive, k, where, excluded):
     cases, query = archive
     loaded = LoadedCases.of(cases)
-    allowed = matching(parse_where(where), loaded.filterable)
+    allowed = matching(parse_where(where), loaded.columns, loaded.shown)
     allowed &= ~loaded.in_groups(map(str, excluded))
     ranking = Ranking(loaded, query, allowed)
 
     frame = cases.frame
     may = (
-        matching(parse_where(where), frame.drop(columns=["consent", "added"]))
-        & (frame["consent"] == "given").to_numpy()
+        matching(parse_where(where), columns_of(frame), (frame["consent"] == "given").to_numpy())
         & ~frame["group"].isin({str(g) for g in excluded}).to_numpy()
     )
     expected, similarity = slow_ranking(cases, query, may)
@@ -146,7 +143,8 @@ def test_many_close_vectors_rank_as_in_float64():
     query = unit(centre + 1e-4 * rng.normal(size=128))
     ranking = Ranking(LoadedCases.of(cases), query, np.ones(3000, bool))
     expected, _ = slow_ranking(cases, query, np.ones(3000, bool))
-    assert [hit.case_id for hit in ranking.nearest(50)] == [f"c{row}" for row in expected[:50]]
+    for k in (1, 50, 2000):
+        assert [hit.case_id for hit in ranking.nearest(k)] == [f"c{row}" for row in expected[:k]]
 
 
 def test_finds_what_the_diagnostics_find():
@@ -241,17 +239,55 @@ def test_sees_what_another_connection_changes(small, tmp_path):
     assert small.frame()["sex"].isna().sum() == 2
 
 
-def test_reads_the_store_again_only_after_a_change(small, monkeypatch):
+def test_reads_only_what_changed(small, monkeypatch):
     search = ExactSearch(small)
-    reads = []
-    snapshot = small.snapshot
-    monkeypatch.setattr(small, "snapshot", lambda: reads.append(1) or snapshot())
+    asked = []
+    changes_since = small.changes_since
+    monkeypatch.setattr(small, "snapshot", None)
+    monkeypatch.setattr(small, "changes_since", lambda v: asked.append(v) or changes_since(v))
     search.search(unit([1, 0, 0]), k=1)
-    assert reads == []
+    assert asked == []
+    before = small.version
     small.withdraw("f")
     search.search(unit([1, 0, 0]), k=1)
     search.search(unit([1, 0, 0]), k=1)
-    assert reads == [1]
+    assert asked == [before]
+
+
+def test_the_vector_of_a_case(small):
+    search = ExactSearch(small)
+    assert search.vector_of("c").tolist() == unit([0.6, 0.8, 0]).tolist()
+    small.set_consent("c", "suspended")
+    with pytest.raises(StoreError, match="no case 'c' that may be shown"):
+        search.vector_of("c")
+    small.set_consent("c", "given")
+    assert search.vector_of("c").tolist() == unit([0.6, 0.8, 0]).tolist()
+
+
+@pytest.mark.parametrize("k", [1, 40])
+def test_a_case_that_is_being_erased_is_not_found_and_not_missed(k):
+    vectors = unit(np.random.default_rng(4).normal(size=(900, 8)))
+    cases = snapshot(np.arange(900), ["nv"] * 900, vectors)
+    loaded = LoadedCases.of(cases)
+    query = vectors[3]
+    expected, _ = slow_ranking(cases, query, np.arange(900) != 3)
+    ranking = Ranking(loaded, query, loaded.shown)
+    loaded.parts[0][3] = 0  # as another process does to the rows of a mapped file
+    assert ids(ranking.nearest(k)) == "".join(f"c{row}" for row in expected[:k])
+    again = Ranking(loaded, query, loaded.shown)
+    assert ids(again.nearest(k)) == "".join(f"c{row}" for row in expected[:k])
+    assert ranking.nearest_with({"nv"}).case_id == f"c{expected[0]}"
+
+
+def test_rows_in_runs_of_which_a_filter_leaves_few():
+    vectors = unit(np.random.default_rng(6).normal(size=(6000, 4)))
+    cases = snapshot(np.arange(6000) // 2, ["nv"] * 6000, vectors)
+    loaded = LoadedCases.of(cases)
+    for allowed in (np.arange(6000) < 900, np.arange(6000) % 9 == 0, np.arange(6000) == 4321):
+        expected, _ = slow_ranking(cases, vectors[0], allowed)
+        for k in (1, 16, 300):
+            hits = Ranking(loaded, vectors[0], allowed).nearest(k)
+            assert [hit.case_id for hit in hits] == [f"c{row}" for row in expected[:k]]
 
 
 def test_an_empty_store_gives_no_hit(store):

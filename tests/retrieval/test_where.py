@@ -1,7 +1,9 @@
+import numpy as np
 import pandas as pd
 import pytest
 
 from medshadow.errors import StoreError
+from medshadow.retrieval.columns import columns_of
 from medshadow.retrieval.where import Condition, matching, parse_where
 
 FRAME = pd.DataFrame(
@@ -18,7 +20,8 @@ FRAME = pd.DataFrame(
 
 
 def found(where, frame=FRAME):
-    return "".join(frame["case_id"][matching(parse_where(where), frame)])
+    met = matching(parse_where(where), columns_of(frame), among=np.ones(len(frame), dtype=bool))
+    return "".join(frame["case_id"][met])
 
 
 @pytest.mark.parametrize(
@@ -56,11 +59,13 @@ def test_finds_the_cases_that_meet_every_condition(where, expected):
     assert found(where) == expected
 
 
-@pytest.mark.parametrize("where", ["sex=female", "labels=D", "biopsied!=true", "sex!=female"])
-def test_categories_answer_as_plain_columns_do(where):
-    from medshadow.retrieval.ranking import _as_categories
-
-    assert found(where, FRAME.apply(_as_categories)) == found(where)
+def test_only_rows_that_come_into_question_are_found():
+    among = np.array([False, True, True, True, False])
+    conditions = parse_where("age>=30")
+    columns = columns_of(FRAME)
+    assert matching(conditions, columns, among).tolist() == [False, True, False, True, False]
+    assert matching((), columns, among).tolist() == among.tolist()
+    assert matching((), columns, among) is not among
 
 
 def test_unknown_key_lists_the_known_ones():
