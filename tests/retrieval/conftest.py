@@ -1,17 +1,42 @@
-"""Drawn lesions and eyes, a small embedder and an empty store for the tests of retrieval."""
+"""Drawn lesions and eyes, a small embedder, and empty stores in SQLite and PostgreSQL."""
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
+from sqlalchemy import make_url
 from torch import nn
 
 from medshadow.data import CaseTable
 from medshadow.networks import Backbone, Embedder
-from medshadow.retrieval import CaseLookup, CaseStore, encode_cases, thumbnails_of
+from medshadow.retrieval import (
+    CaseLookup,
+    CaseStore,
+    encode_cases,
+    jpeg_thumbnail,
+    thumbnails_of,
+)
 
 LABELS = ("nv", "nv", "mel", "bkl", "bcc")
+STORE = {
+    "name": "tiny",
+    "source": "Drawn for tests",
+    "model_digest": "m1",
+    "embedding_dim": 4,
+    "preprocess": {"preset": "dermatology", "size": 32},
+    "malignant": {"mel"},
+    "diagnosis_names": {"mel": "melanoma"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -145,13 +170,108 @@ def eye_lookup(tmp_path, fundus_embedder, drawn_eyes):
 @pytest.fixture
 def store(tmp_path):
     """An empty store for four-dimensional vectors of model "m1"."""
-    with CaseStore.create(
-        tmp_path / "cases.db",
-        name="tiny",
-        model_digest="m1",
-        embedding_dim=4,
-        preprocess={"preset": "dermatology", "size": 32},
-        malignant={"mel"},
-        diagnosis_names={"mel": "melanoma"},
-    ) as opened:
+    with CaseStore.create(tmp_path / "cases.db", **STORE) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres_server(integration, tmp_path_factory):
+    """The URL of a PostgreSQL server on loopback, started for this session alone."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    which = shutil.which("initdb") or (str(found[-1]) if found else None)
+    integration(
+        which is not None and importlib.util.find_spec("psycopg") is not None,
+        "no PostgreSQL server or no psycopg; apt-get install postgresql, "
+        "pip install 'medshadow[postgres]'",
+    )
+    programs = Path(which).parent
+    # initdb refuses root, and the server's own user must reach the folder.
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="medshadow-postgres-"))
+    password = folder / "password"
+    password.write_text(secrets.token_hex(16))
+    if user:
+        shutil.chown(folder, "postgres")
+        shutil.chown(password, "postgres")
+
+    def run(program, *options):
+        subprocess.run([*user, str(programs / program), *options], check=True, cwd="/",
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+
+    data = ["-D", str(folder / "data")]
+    try:
+        run("initdb", *data, "-A", "scram-sha-256", "--pwfile", str(password),
+            "-U", "medshadow", "-E", "UTF8", "--locale=C", "-N")  # fmt: skip
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
+        run("pg_ctl", *data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield make_url(
+                f"postgresql+psycopg://medshadow:{password.read_text()}@127.0.0.1:{port}/postgres"
+            )
+        finally:
+            run("pg_ctl", *data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """The URL of an empty database on that server."""
+    import psycopg
+
+    name = f"t{secrets.token_hex(6)}"
+    server = postgres_server.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.set(database=name).render_as_string(hide_password=False)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """Where a store may be made: a SQLite file or an empty PostgreSQL database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'cases.db'}"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def any_store(database):
+    """An empty store as ``store``, in SQLite and in PostgreSQL."""
+    with CaseStore.create(database, **STORE) as opened:
+        yield opened
+
+
+class Some:
+    """Cases for tests of the store."""
+
+    @staticmethod
+    def vectors(n: int, dim: int = 4, seed: int = 0) -> np.ndarray:
+        """N random unit vectors."""
+        made = np.random.default_rng(seed).normal(size=(n, dim))
+        return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+    @staticmethod
+    def frame(n: int, prefix: str = "c", **columns) -> pd.DataFrame:
+        """N cases c0, c1, ..., two in each group."""
+        ids = [f"{prefix}{i}" for i in range(n)]
+        groups = [f"g{i // 2}" for i in range(n)]
+        return pd.DataFrame({"case_id": ids, "group": groups, "label": "nv", **columns})
+
+    @staticmethod
+    def picture(value: int) -> bytes:
+        """A grey JPEG."""
+        return jpeg_thumbnail(np.full((6, 8, 3), value, dtype=np.uint8))
+
+    def fill(self, store: CaseStore, n: int, prefix: str = "c", seed: int = 0, **columns) -> None:
+        """Add n cases without pictures."""
+        store.add(self.frame(n, prefix, **columns), self.vectors(n, seed=seed), model_digest="m1")
+
+
+@pytest.fixture
+def some():
+    """Cases, vectors and pictures to put into a store."""
+    return Some()
