@@ -13,6 +13,7 @@ from medshadow.cli import app
 from medshadow.cli.train import parse_setting
 
 run = CliRunner().invoke
+INDEX = ("build", "add", "withdraw", "consent", "verify", "backup", "rebuild", "upgrade", "trail")
 
 
 def command(*words, **options):
@@ -29,7 +30,10 @@ def command(*words, **options):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["audit"], ["train"], ["evaluate"], ["index"], ["index", "build"], ["lookup"], ["demo"]],
+    [
+        *([], ["audit"], ["train"], ["evaluate"], ["lookup"], ["demo"], ["index"]),
+        *(["index", part] for part in INDEX),
+    ],
 )
 def test_help_says_what_it_does(words):
     shown = run(app, [*words, "--help"])
