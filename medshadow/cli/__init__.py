@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from medshadow.cli import audit, demo, evaluate, index, lookup, train
+from medshadow.cli import audit, demo, evaluate, index, lookup, serve, train
 
 app = typer.Typer(
     name="medshadow",
@@ -28,6 +28,7 @@ app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.add_typer(index.app, name="index")
 app.command("lookup")(lookup.lookup_command)
+app.command("serve")(serve.serve_command)
 app.command("demo")(demo.demo_command)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from sqlalchemy import select
 
 from medshadow.retrieval import schema
+from medshadow.retrieval.database import reading
 
 if TYPE_CHECKING:
     from medshadow.retrieval.store import CaseStore
@@ -42,7 +43,7 @@ def case_page(
     )
     if not suspended:
         query = query.where(c.consent == "given")
-    with store._engine.begin() as connection:
+    with reading(store._engine) as connection:
         rows = [row._asdict() for row in connection.execute(query)]
     page = rows[:limit]
     following = page[-1]["id"] if len(rows) > limit else None
@@ -62,7 +63,7 @@ def may_be_shown(store: CaseStore, case_ids: Iterable[str]) -> dict[str, bytes |
         .select_from(joined)
         .where(schema.cases.c.case_id.in_(list(case_ids)), schema.cases.c.consent == "given")
     )
-    with store._engine.begin() as connection:
+    with reading(store._engine) as connection:
         return {row.case_id: row.jpeg for row in connection.execute(query)}
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from medshadow import __version__
 from medshadow.retrieval.answer import NOTICE
-from medshadow.service import api
+from medshadow.service import api, curation
 from medshadow.service.access import Access
 from medshadow.service.engine import LookupEngine
 from medshadow.service.guard import Guard, keep_uploads_in_memory
@@ -58,6 +58,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     install_problems(app)
     app.add_middleware(Guard, access=access, settings=settings)
     app.include_router(api.router)
+    app.include_router(curation.router)
     _name_problems(app)
     return app
 

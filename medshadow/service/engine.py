@@ -165,7 +165,7 @@ class LookupEngine:
         frame = frame[frame["consent"] == "given"]
         return {
             "name": self.store.name,
-            "source": getattr(self.store, "source", ""),
+            "source": self.store.source,
             "cases": len(frame),
             "groups": int(frame["group"].nunique()),
             "model_digest": self.store.model_digest,
@@ -190,9 +190,15 @@ class LookupEngine:
             answer = self._lookup.lookup(
                 pixels, k=k, where=where, exclude_groups=exclude_groups, laterality=laterality
             )
-        shown = frozenset(hit.case_id for hit in answer.shown())
-        query = Query(pixels, laterality, exclude_groups, shown)
+        query = Query(pixels, laterality, exclude_groups, self._recorded(pixels, answer, by))
         return self._queries.keep(query), answer
+
+    def _recorded(self, pixels: np.ndarray, answer: LookupAnswer, by: str) -> frozenset[str]:
+        """Write into the trail who is about to see which cases: no answer leaves without."""
+        shown = [hit.case_id for hit in answer.shown()]
+        digest = self.store.query_digest(pixels)
+        self.store.record_lookup(by=by, query_digest=digest, shown=shown)
+        return frozenset(shown)
 
     def _decoded(self, content: bytes) -> np.ndarray:
         try:

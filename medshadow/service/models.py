@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -147,10 +147,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-Token = Field(min_length=1, max_length=100, description="From the answer of a lookup.")
-CaseId = Field(min_length=1, max_length=200)
-K = Field(16, ge=1, le=100, description="Distinct cases wanted.")
-Where = Field(None, max_length=500, description="A filter.", examples=["sex=female and age>=50"])
+CaseId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class CaseList(Answered):

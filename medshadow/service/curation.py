@@ -1,0 +1,102 @@
+"""What curators may do over REST: withdraw cases, suspend consent, read the trail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+
+from medshadow.errors import StoreError
+from medshadow.service.access import Person, require_curator
+from medshadow.service.api import PROBLEMS, Engine, expects
+from medshadow.service.models import Answered, Asked, CaseId
+from medshadow.service.problems import Problem
+
+router = APIRouter(prefix="/api", tags=["curation"], responses=PROBLEMS)  # type: ignore[arg-type]
+
+Curator = Annotated[Person, Depends(require_curator)]
+CaseIds = Annotated[list[CaseId], Field(min_length=1, max_length=1000)]
+_JSON = [Depends(expects("application/json"))]
+
+
+class Withdrawal(Asked):
+    """Cases to erase."""
+
+    case_ids: CaseIds
+    reason: Literal["consent", "error", "duplicate", "other"] = "consent"
+
+
+class ConsentChange(Asked):
+    """Cases that may be shown from now on, or no longer."""
+
+    case_ids: CaseIds
+    consent: Literal["given", "suspended"]
+
+
+class Changed(Answered):
+    """What was done."""
+
+    cases: int = Field(description="How many cases were changed.", examples=[1])
+
+
+class TrailEntry(Answered):
+    """Somebody did something."""
+
+    when: str = Field(description="UTC, ISO 8601.")
+    by: str
+    action: str = Field(examples=["lookup", "withdraw"])
+    query_digest: str = Field(description="Of the image looked up; empty for other actions.")
+    cases: list[str] = Field(description='Case ids; "withdrawn" for one that is no longer there.')
+
+
+class Trail(Answered):
+    """The newest entries of the audit trail, newest first."""
+
+    entries: list[TrailEntry]
+
+
+@router.post("/cases/withdraw", summary="Erase cases for good", dependencies=_JSON)
+def withdraw(asked: Withdrawal, person: Curator, engine: Engine) -> Changed:
+    """Erases row, vector and picture at once. All of the cases are erased, or none."""
+    with _known_cases_only():
+        engine.store.withdraw(asked.case_ids, by=person.name, reason=asked.reason)
+    return Changed(cases=len(set(asked.case_ids)))
+
+
+@router.post("/cases/consent", summary="Suspend cases, or show them again", dependencies=_JSON)
+def consent(asked: ConsentChange, person: Curator, engine: Engine) -> Changed:
+    """A suspended case is kept, but never found."""
+    with _known_cases_only():
+        engine.store.set_consent(asked.case_ids, asked.consent, by=person.name)
+    return Changed(cases=len(set(asked.case_ids)))
+
+
+@router.get("/trail", summary="Who did what")
+def trail(_: Curator, engine: Engine, limit: Annotated[int, Query(ge=1, le=10_000)] = 100) -> Trail:
+    """Lookups and every change of a case; nothing of it can be changed."""
+    newest = engine.store.trail().tail(limit).iloc[::-1]
+    return Trail(
+        entries=[
+            TrailEntry(
+                when=row.when.isoformat(),
+                by=row.by,
+                action=row.action,
+                query_digest=row.query_digest,
+                cases=list(row.cases),
+            )
+            for row in newest.itertuples()
+        ]
+    )
+
+
+@contextmanager
+def _known_cases_only() -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise Problem(
+            404, "At least one of these cases is not in the archive; nothing was changed."
+        ) from None
