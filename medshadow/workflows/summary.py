@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -75,6 +79,13 @@ class Summary:
             ("metrics", self.output.metrics),
         ):
             console.print(f"{what:<12} {path}", highlight=False, soft_wrap=True)
+        console.print(f"look it up   {self.serve_command()}", highlight=False, soft_wrap=True)
+        console.print("             then open http://127.0.0.1:8000 in a browser", highlight=False)
+
+    def serve_command(self) -> str:
+        """The command line that serves this run's index to a browser on this machine."""
+        words = ["serve", "--cases", str(self.output.cases), "--model", str(self.output.model)]
+        return shlex.join([_own_command(), *words, "--insecure-local"])
 
     def metrics_table(self) -> Table:
         """The headline figures: majority class, frozen backbone, trained with 95 % interval.
@@ -97,3 +108,10 @@ class Summary:
     def _number(self, name: str) -> str:
         value = self.metrics.get(name)
         return "" if value is None else f"{value:.3f}"
+
+
+def _own_command() -> str:
+    """How this program was called where it is ``medshadow``; that may be in no searched folder."""
+    called = sys.argv[0]
+    there = Path(called).name == "medshadow" and shutil.which("medshadow") is None
+    return called if there else "medshadow"

@@ -6,30 +6,41 @@ import pytest
 from typer.testing import CliRunner
 
 from medshadow.cli import app
-from medshadow.workflows import demo
+from medshadow.cli.demo import new_image
+from medshadow.workflows import OutputFolder, demo
 from medshadow.workflows.configuration import find_config
 
 run = CliRunner().invoke
 
 
 class Printed:
+    """What a run leaves in its folder as far as the demo goes, and what it prints."""
+
+    def __init__(self, output_dir: str) -> None:
+        self.output = OutputFolder(output_dir)
+        rows = ["case_id,group,label,section", "9,1,mel,test", "7,2,mel,test", "1,3,nv,training"]
+        self.output.splits.write_text("\n".join(rows) + "\n")
+
     def print(self) -> None:
         print("a summary")
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def calls(monkeypatch, tmp_path):
     """What the demo draws and runs, without doing either."""
     made = {}
 
     def write_phantoms(root, **options):
         made["drawn"] = options
+        (root / "part_1").mkdir(parents=True)
+        (root / "part_1" / "7.jpg").touch()
         return root
 
     def run_config(config, **values):
         made["config"], made["values"] = config, values
-        return Printed()
+        return Printed(values["output_dir"])
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "write_phantoms", write_phantoms)
     monkeypatch.setattr(demo, "run_config", run_config)
     return made
@@ -49,6 +60,8 @@ def test_phantoms_of_the_kind_are_drawn_and_its_configuration_run(
     shown = run(app, ["demo", *words])
     assert shown.exit_code == 0, shown.output
     assert "a summary" in shown.output
+    image = str(Path(folder, "phantoms", "part_1", "7.jpg"))
+    assert f"drop {image} on the page" in shown.output.replace("\n", "")
     assert calls["config"] == config
     if drawn:
         assert calls["drawn"] == drawn
@@ -71,6 +84,17 @@ def test_real_data_get_the_whole_configuration_and_are_gone_on_with(calls, kind,
         "output_dir": str(Path(folder)),
         "resume": True,
     }
+
+
+def test_the_image_to_try_is_one_that_the_index_does_not_hold(tmp_path):
+    splits = tmp_path / "splits.csv"
+    rows = ["case_id,group,label,section", "b_left,1,D,test", "a_left,2,N,training"]
+    splits.write_text("\n".join([*rows, "c_left,3,N,test"]) + "\n")
+    (tmp_path / "images").mkdir()
+    assert new_image(splits, tmp_path) is None
+    for name in ("a_left.jpg", "c_left.jpg", "b_left.png", "b_left_mask.png"):
+        (tmp_path / "images" / name).touch()
+    assert new_image(splits, tmp_path) == tmp_path / "images" / "b_left.png"
 
 
 def test_unknown_kinds_are_named():

@@ -1,10 +1,12 @@
 """The printed table has the rows that fit the table's kind."""
 
 import io
+import shlex
 
 import pytest
 from rich.console import Console
 
+from medshadow.workflows import OutputFolder
 from medshadow.workflows.summary import HEADLINES, HEADLINES_OF_LABEL_SETS, Summary
 
 
@@ -45,3 +47,22 @@ def test_what_a_baseline_does_not_have_stays_empty():
     row = next(line for line in text.splitlines() if "mean over labels" in line)
     assert row.count("0.500") == 1
     assert "diseased" not in text
+
+
+@pytest.mark.parametrize(
+    ("called", "searched", "word"),
+    [
+        (".venv/bin/medshadow", None, ".venv/bin/medshadow"),
+        ("/usr/bin/medshadow", "/usr/bin/medshadow", "medshadow"),
+        ("pipelines/dermatology.py", None, "medshadow"),
+    ],
+)
+def test_the_end_says_how_to_serve_the_index(tmp_path, monkeypatch, called, searched, word):
+    monkeypatch.setattr("sys.argv", [called, "demo"])
+    monkeypatch.setattr("shutil.which", lambda name: searched)
+    out = tmp_path / "my runs"
+    words = shlex.split(Summary(OutputFolder(out), {}, None, "sqlite://", "run").serve_command())
+    assert words[:2] == [word, "serve"]
+    assert words[2:] == [
+        *("--cases", str(out / "cases.db"), "--model", str(out / "model"), "--insecure-local")
+    ]
