@@ -2,10 +2,10 @@
 
 A copy to search in, never the record: whatever does not check out is made anew from the store.
 
-Layout, little-endian: a header of 4096 bytes (JSON, blank to the end), then N keys (int64), N marks
-(uint64), N checksums (uint32), zeros up to a multiple of 4096 bytes, and N x D vectors (float32).
-A row's checksum is the CRC-32 of its vector, begun from its key and mark: an erased row, all zeros,
-is told from a damaged one.
+Layout, little-endian: a header of 4096 bytes (JSON, blanks, and their CRC-32), then N keys (int64),
+N marks (uint64), N checksums (uint32), zeros up to a multiple of 4096 bytes, and N x D vectors
+(float32). A row's checksum is the CRC-32 of its vector, begun from its key and mark: an erased row,
+all zeros, is told from a damaged one.
 
 float16 would halve the file, but not the time: CPUs' matrix products of half precision are slower
 here than those of float32, and a rounding of 2^-11 would make a thousand times as many cases close
@@ -216,7 +216,8 @@ def _write(file: BinaryIO, snapshot: Snapshot, rows: np.ndarray, model_digest: s
     header = _Header(_FORMAT, snapshot.version, model_digest, dim, len(rows), deviation)
     file.truncate(places.end)
     file.seek(0)
-    file.write(json.dumps(asdict(header)).encode().ljust(_PAGE))
+    text = json.dumps(asdict(header)).encode().ljust(_PAGE - 4)
+    file.write(text + zlib.crc32(text).to_bytes(4, "little"))
     for table in (keys, marks, checks):
         file.write(table.tobytes())
 
@@ -229,10 +230,13 @@ def length_deviation(vectors: np.ndarray) -> float:
 
 
 def _read_header(file: BinaryIO, path: Path) -> _Header:
+    text, checksum = file.read(_PAGE - 4), file.read(4)
+    if zlib.crc32(text).to_bytes(4, "little") != checksum:
+        raise VectorFileError(f"{path.name}: no vector file, or its header is damaged")
     try:
-        header = _Header(**json.loads(file.read(_PAGE)))
+        header = _Header(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise VectorFileError(f"{path.name}: no vector file") from error
+        raise VectorFileError(f"{path.name}: the header of another kind of file") from error
     if header.format != _FORMAT:
         raise VectorFileError(f"{path.name}: {header.format!r}, expected {_FORMAT!r}")
     return header
@@ -247,7 +251,8 @@ def _mapped(path: Path, places: _Places) -> np.ndarray:
 
 
 def _checksums(vectors: np.ndarray, keys: np.ndarray, marks: np.ndarray) -> list[int]:
-    starts = ((keys.astype(np.uint64) ^ marks) & np.uint64(0xFFFFFFFF)).tolist()
+    mixed = keys.astype(np.uint64) ^ marks
+    starts = ((mixed ^ (mixed >> np.uint64(32))) & np.uint64(0xFFFFFFFF)).tolist()
     size = 4 * vectors.shape[1]
     data = vectors.data.cast("B")
     return [
