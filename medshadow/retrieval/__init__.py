@@ -7,6 +7,7 @@ from typing import Any
 from medshadow.lazy import load
 
 _FILE_OF = {
+    "ArchiveCalibration": "calibration",
     "CaseLookup": "lookup",
     "CaseStore": "store",
     "Condition": "where",
@@ -19,6 +20,7 @@ _FILE_OF = {
     "Ranking": "ranking",
     "TorchEncoder": "encoders",
     "best_encoder": "encoders",
+    "calibrate": "calibration",
     "contact_sheet": "sheet",
     "encode_cases": "encode",
     "encode_images": "encode",

@@ -32,7 +32,9 @@ class Archive:
         diagnosis_names: label to its name in words.
         malignant_word: what a malignant case is called.
         source: what the archive is and where it comes from; empty where that was not recorded.
-        calibrated: whether the archive knows how a share of neighbours makes a probability.
+        knows_its_kind: whether it was learned what its images look like, so that an image of
+            another kind, an unusual or a poor one is warned of.
+        calibrated: whether it was learned how a share of neighbours makes a probability.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Archive:
     diagnosis_names: Mapping[str, str] = field(default_factory=dict)
     malignant_word: str = "malignant"
     source: str = ""
+    knows_its_kind: bool = False
     calibrated: bool = False
 
 
@@ -148,6 +151,16 @@ class LookupAnswer:
         )
 
     @property
+    def not_checked(self) -> str | None:
+        """What could not be warned of; None where everything was checked."""
+        if self.archive.knows_its_kind:
+            return None
+        return (
+            "Not checked: whether this is the kind of image that the archive holds. It was not "
+            "calibrated on validation cases, or there were too few of them."
+        )
+
+    @property
     def probability_in_words(self) -> str | None:
         """The probability with its interval and what it supposes, in one sentence."""
         p = self.probability
@@ -184,6 +197,7 @@ class LookupAnswer:
         return {
             "notice": self.notice,
             "warnings": [{"code": w.code, "text": w.text} for w in self.warnings],
+            "not_checked": self.not_checked,
             "archive": {
                 "name": self.archive.name,
                 "source": self.archive.source,

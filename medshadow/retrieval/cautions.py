@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from medshadow.retrieval.ranking import Hit, Ranking
+import numpy as np
+
+from medshadow.retrieval.familiarity import Look, colours_of
+from medshadow.retrieval.image_quality import quality_of
+from medshadow.retrieval.ranking import Hit
+
+if TYPE_CHECKING:
+    from medshadow.retrieval.answer import LookupAnswer
+    from medshadow.retrieval.calibration import ArchiveCalibration
+
+# With fewer cases a majority says little anyway.
+_LEAST_VOTES = 3
 
 CODES = (
     "wrong_kind",
@@ -53,6 +65,55 @@ def most_serious_first(warnings: Iterable[LookupWarning]) -> tuple[LookupWarning
     return tuple(sorted(warnings, key=lambda warning: CODES.index(warning.code)))
 
 
+def about_image(
+    calibration: ArchiveCalibration | None, pixels: np.ndarray, pooled: np.ndarray
+) -> list[LookupWarning]:
+    """The image is not of the archive's kind, or unusual in it, or of poor quality.
+
+    Args:
+        calibration: the archive's; without one nothing can be said.
+        pixels: uint8 H x W x 3, RGB.
+        pooled: float C, the network's pooled features of it.
+    """
+    if calibration is None:
+        return []
+    found = []
+    known = calibration.familiarity
+    if known is not None:
+        score = known.score(Look(pooled, colours_of(pixels)))
+        if score > known.wrong_kind:
+            text = (
+                "This does not look like the kind of image that this archive holds. The cases "
+                "shown may have nothing to do with it."
+            )
+            found.append(LookupWarning("wrong_kind", text))
+        elif score > known.unlike:
+            text = (
+                "This image is unlike those of this archive: fewer than 3 in 100 of its own kind "
+                "lie as far away. The cases shown may mislead."
+            )
+            found.append(LookupWarning("unlike_archive", text))
+    problems = calibration.quality.problems(quality_of(pixels))
+    if problems:
+        words = ", ".join(problems)
+        text = f"Poor image quality for this archive: {words}. Take the image again if you can."
+        found.append(LookupWarning("poor_quality", text))
+    return found
+
+
+def disagreeing(answer: LookupAnswer) -> list[LookupWarning]:
+    """No diagnosis is that of even half of the cases found."""
+    share, count = answer.share_in_this_archive, len(answer.hits)
+    if answer.vote is None or count < _LEAST_VOTES or share[answer.vote] >= 0.5:
+        return []
+    malignant = sum(answer.is_malignant(hit) for hit in answer.hits)
+    text = (
+        f"The cases found disagree: no diagnosis is that of half of them, and {malignant} of "
+        f"{count} are {answer.archive.malignant_word}. Such a vote is often wrong."
+    )
+    return [LookupWarning("disagreeing_neighbours", text)]
+
+
 def which_eye() -> LookupWarning:
     """Nobody said which eye is shown, to a model that wants to know."""
     return LookupWarning(
@@ -62,12 +123,12 @@ def which_eye() -> LookupWarning:
     )
 
 
-def few_cases(ranking: Ranking, k: int, where: str) -> list[LookupWarning]:
+def few_cases(found: int, k: int, where: str) -> list[LookupWarning]:
     """Fewer cases than were asked for."""
-    if ranking.groups >= k:
+    if found >= k:
         return []
     which = f"meet the filter {where}" if where else "are in the archive"
-    text = f"Only {ranking.groups} distinct cases {which}; {k} were asked for."
+    text = f"Only {found} distinct cases {which}; {k} were asked for."
     return [LookupWarning("few_cases", text)]
 
 

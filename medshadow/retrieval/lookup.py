@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,17 +11,23 @@ import numpy as np
 
 from medshadow.data.readers import read_image
 from medshadow.errors import StoreError
+from medshadow.evaluation.calibration import Probability
 from medshadow.retrieval import cautions
 from medshadow.retrieval.answer import Archive, LookupAnswer
-from medshadow.retrieval.encode import encode_images, tells_eyes_apart
-from medshadow.retrieval.ranking import Hit
+from medshadow.retrieval.calibration import ArchiveCalibration
+from medshadow.retrieval.encode import tells_eyes_apart
+from medshadow.retrieval.encoders import Encoded, Encoder, TorchEncoder
+from medshadow.retrieval.facts import facts_of
+from medshadow.retrieval.ranking import Hit, Ranking
+from medshadow.retrieval.refinement import refined_query
 from medshadow.retrieval.search import ExactSearch
 from medshadow.retrieval.store import CaseStore
 from medshadow.retrieval.thumbnails import decode_thumbnail, jpeg_thumbnail
-from medshadow.retrieval.where import Where, parse_where
+from medshadow.retrieval.where import Condition, Where, parse_where
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
+    from medshadow.retrieval.explain import Explanation
 
 # Where a picture was kept, pixels decide whether a case this close is the query itself: a well
 # trained model brings different lesions as close. Without a picture the vector must be the same.
@@ -29,6 +36,8 @@ _SAME_VECTOR = 1 - 1e-6
 # Mean difference in grey levels between two encodings of the same pixels stays below this.
 _SAME_PICTURE = 3.0
 
+Laterality = Literal["left", "right"]
+
 
 class CaseLookup:
     """Nearest known cases of a store for an image that is new to it.
@@ -36,9 +45,11 @@ class CaseLookup:
     Args:
         store: the known cases.
         embedder: the model that made the store's vectors.
+        encoder: how a query becomes a vector; by default
+            :class:`~medshadow.retrieval.encoders.TorchEncoder`.
 
     Raises:
-        StoreError: the embedder is another model.
+        StoreError: the embedder is another model, or the store's calibration is.
 
     Example:
         >>> lookup = CaseLookup(store, embedder)  # doctest: +SKIP
@@ -47,7 +58,9 @@ class CaseLookup:
         ('nv', 7)
     """
 
-    def __init__(self, store: CaseStore, embedder: Embedder) -> None:
+    def __init__(
+        self, store: CaseStore, embedder: Embedder, encoder: Encoder | None = None
+    ) -> None:
         digest = embedder.digest
         if digest != store.model_digest:
             raise StoreError(
@@ -56,7 +69,9 @@ class CaseLookup:
             )
         self.store = store
         self.embedder = embedder
+        self.encoder = TorchEncoder(embedder) if encoder is None else encoder
         self.search = ExactSearch(store)
+        self.calibration = ArchiveCalibration.of(store)
         self._tells_eyes_apart = tells_eyes_apart(embedder)
 
     def lookup(
@@ -65,7 +80,8 @@ class CaseLookup:
         k: int = 16,
         where: Where = None,
         exclude_groups: Iterable[str] = (),
-        laterality: Literal["left", "right"] | None = None,
+        laterality: Laterality | None = None,
+        prevalence: float | None = None,
     ) -> LookupAnswer:
         """Find the k distinct cases most like an image, and the nearest malignant one.
 
@@ -76,6 +92,9 @@ class CaseLookup:
             exclude_groups: groups to leave out, such as the query's own lesion.
             laterality: which eye a fundus photograph shows, None where it is not known: a model of
                 fundi compares left eyes mirrored.
+            prevalence: share of malignant ones among images like this one, between 0 and 1, where
+                the answer is to give a probability. That is of the 16 nearest cases of the whole
+                archive: it depends neither on k nor on the filter.
 
         Returns:
             The answer. Its hits number min(k, groups that meet the filter).
@@ -83,49 +102,187 @@ class CaseLookup:
         Raises:
             ImageReadError: the file cannot be read.
             StoreError: the filter cannot be read or names an unknown key.
-            ValueError: k is below 1, the array is no image, or the laterality is another word.
+            ValueError: k is below 1, the array is no image, the laterality is another word, or the
+                prevalence is out of range.
         """
+        if prevalence is not None and not 0 < prevalence < 1:
+            raise ValueError(
+                f"prevalence must lie between 0 and 1, both excluded; found {prevalence!r}"
+            )
+        asked = self._asked(image, k, where, exclude_groups, laterality)
+        vector = asked.encoded.vector
+        ranking = self.search.rank(vector, asked.conditions, asked.excluded)
+        probability = None
+        if prevalence is not None and self.calibration is not None:
+            whole = self.search.rank(vector, (), asked.excluded) if asked.conditions else ranking
+            malignant = self.store.malignant
+            probability = self.calibration.probability_of(whole, malignant, prevalence)
+        return self._answer(asked, vector, ranking, ranking.nearest(k), probability=probability)
+
+    def refine(
+        self,
+        image: str | Path | np.ndarray,
+        *,
+        relevant: Iterable[str],
+        not_relevant: Iterable[str] = (),
+        k: int = 16,
+        where: Where = None,
+        exclude_groups: Iterable[str] = (),
+        laterality: Laterality | None = None,
+    ) -> LookupAnswer:
+        """Search again for an image and what a person marked among the cases found.
+
+        Refinement by example, as in SMILY (Cai et al., CHI 2019), by Rocchio's formula: see
+        :func:`~medshadow.retrieval.refinement.refined_query`. Similarities are to the refined
+        query. Cases marked as not relevant, and their groups, are not among the hits; the nearest
+        malignant case may be one of them all the same.
+
+        Args:
+            image: the query, as for :meth:`lookup`.
+            relevant: case ids marked as relevant.
+            not_relevant: case ids marked as not relevant.
+            k: as for :meth:`lookup`.
+            where: as for :meth:`lookup`.
+            exclude_groups: as for :meth:`lookup`.
+            laterality: as for :meth:`lookup`.
+
+        Returns:
+            The answer, ``refined``: without vote, share and probability, which hold no longer.
+
+        Raises:
+            ImageReadError, StoreError, ValueError: as :meth:`lookup`; and StoreError for a case
+                that is not there or not to be shown, ValueError where no case is marked, or one as
+                both.
+        """
+        asked = self._asked(image, k, where, exclude_groups, laterality)
+        liked, disliked = tuple(dict.fromkeys(relevant)), tuple(dict.fromkeys(not_relevant))
+        both = sorted({*liked} & {*disliked})
+        if both or not (liked or disliked):
+            found = f"{both[:5]} as both" if both else "none"
+            raise ValueError(f"mark cases as relevant or as not relevant; found {found}")
+        vector = refined_query(
+            asked.encoded.vector,
+            [self.search.vector_of(case_id) for case_id in liked],
+            [self.search.vector_of(case_id) for case_id in disliked],
+        )
+        unwanted = [self._case(case_id).group for case_id in disliked]
+        wanted = self.search.rank(vector, asked.conditions, [*asked.excluded, *unwanted])
+        ranking = self.search.rank(vector, asked.conditions, asked.excluded)
+        return self._answer(asked, vector, ranking, wanted.nearest(k), refined=True)
+
+    def explain(
+        self,
+        image: str | Path | np.ndarray,
+        case_id: str,
+        laterality: Laterality | None = None,
+    ) -> Explanation:
+        """Which regions of an image and of a case made the two alike.
+
+        Of the case the picture that the store keeps is used.
+
+        Args:
+            image: the query, as for :meth:`lookup`.
+            case_id: the case.
+            laterality: which eye the query shows, as for :meth:`lookup`.
+
+        Raises:
+            ImageReadError: the query's file cannot be read.
+            StoreError: there is no such case that may be shown, or no picture of it was kept.
+        """
+        from medshadow.retrieval.explain import explain
+
+        case = self._case(case_id)
+        picture = self.store.image_of(case_id)
+        if picture is None:
+            raise StoreError(f"no picture of case {case_id!r} was kept: nothing can be explained")
+        side = str(facts_of(case.metadata)["laterality"] or "")
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        return explain(
+            self.embedder,
+            pixels,
+            picture,
+            laterality=laterality or "",
+            case_laterality=side if side in ("left", "right") else "",
+        )
+
+    def _asked(
+        self,
+        image: str | Path | np.ndarray,
+        k: int,
+        where: Where,
+        exclude_groups: Iterable[str],
+        laterality: str | None,
+    ) -> _Asked:
         if laterality not in ("left", "right", None):
             raise ValueError(f'laterality must be "left", "right" or None; found {laterality!r}')
-        conditions = parse_where(where)
+        conditions = tuple(parse_where(where))
         excluded = tuple(str(group) for group in exclude_groups)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        views = self.embedder.query_views
         side = laterality or ""
-        vector = encode_images(self.embedder, [pixels], views=views, laterality=side)[0]
-        ranking = self.search.rank(vector, conditions, excluded)
-        hits = tuple(ranking.nearest(k))
+        return _Asked(pixels, self.encoder(pixels, side), k, conditions, excluded, side)
+
+    def _answer(
+        self,
+        asked: _Asked,
+        vector: np.ndarray,
+        ranking: Ranking,
+        nearest: list[Hit],
+        *,
+        probability: Probability | None = None,
+        refined: bool = False,
+    ) -> LookupAnswer:
+        hits = tuple(nearest)
         malignant = ranking.nearest_with(self.store.malignant)
-        outside = malignant is None and bool(conditions)
+        outside = malignant is None and bool(asked.conditions)
         if outside:
-            malignant = self.search.rank(vector, (), excluded).nearest_with(self.store.malignant)
-        words = " and ".join(str(condition) for condition in conditions)
-        warnings = [
-            *(cautions.same_image(hit) for hit in hits if self._is_same(hit, pixels)),
-            *([cautions.which_eye()] if self._tells_eyes_apart and not side else []),
-            *cautions.few_cases(ranking, k, words),
-            *cautions.about_malignant(malignant, outside, self.store.malignant_word),
-        ]
-        return LookupAnswer(
-            archive=Archive(
-                name=self.store.name,
-                cases=ranking.archive_cases,
-                groups=ranking.archive_groups,
-                model_digest=self.store.model_digest,
-                malignant=self.store.malignant,
-                malignant_word=self.store.malignant_word,
-                diagnosis_names=self.store.diagnosis_names,
-            ),
+            whole = self.search.rank(vector, (), asked.excluded)
+            malignant = whole.nearest_with(self.store.malignant)
+        answer = LookupAnswer(
+            archive=self._archive(ranking),
             hits=hits,
             nearest_malignant=malignant,
             malignant_outside_filter=outside and malignant is not None,
-            k=k,
-            where=words,
+            k=asked.k,
+            where=asked.words,
             matching_groups=ranking.groups,
-            excluded_groups=excluded,
-            laterality=side,
-            warnings=cautions.most_serious_first(warnings),
+            excluded_groups=asked.excluded,
+            laterality=asked.laterality,
+            refined=refined,
+            probability=probability,
         )
+        warnings = [
+            *cautions.about_image(self.calibration, asked.pixels, asked.encoded.pooled),
+            *cautions.disagreeing(answer),
+            *(cautions.same_image(hit) for hit in hits if self._is_same(hit, asked.pixels)),
+            *([cautions.which_eye()] if self._tells_eyes_apart and not asked.laterality else []),
+            *cautions.few_cases(len(hits), asked.k, asked.words),
+            *cautions.about_malignant(malignant, outside, self.store.malignant_word),
+        ]
+        return replace(answer, warnings=cautions.most_serious_first(warnings))
+
+    def _archive(self, ranking: Ranking) -> Archive:
+        known = self.calibration
+        return Archive(
+            name=self.store.name,
+            cases=ranking.archive_cases,
+            groups=ranking.archive_groups,
+            model_digest=self.store.model_digest,
+            malignant=self.store.malignant,
+            malignant_word=self.store.malignant_word,
+            diagnosis_names=self.store.diagnosis_names,
+            source=self.store.source,
+            knows_its_kind=known is not None and known.familiarity is not None,
+            calibrated=known is not None and known.probability is not None,
+        )
+
+    def _case(self, case_id: str) -> Hit:
+        """A case that may be shown, as a search for its own vector finds it.
+
+        Raises:
+            StoreError: there is no such case.
+        """
+        vector = self.search.vector_of(case_id)
+        return self.search.search(vector, 1, where=[Condition("case_id", "=", case_id)])[0]
 
     def _is_same(self, hit: Hit, pixels: np.ndarray) -> bool:
         if hit.similarity < _CLOSE:
@@ -137,3 +294,19 @@ class CaseLookup:
         if kept.shape != query.shape:
             return False
         return float(np.abs(kept.astype(float) - query.astype(float)).mean()) <= _SAME_PICTURE
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What somebody wants to know, checked, and the query as the network sees it."""
+
+    pixels: np.ndarray
+    encoded: Encoded
+    k: int
+    conditions: tuple[Condition, ...]
+    excluded: tuple[str, ...]
+    laterality: str
+
+    @property
+    def words(self) -> str:
+        return " and ".join(str(condition) for condition in self.conditions)

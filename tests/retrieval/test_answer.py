@@ -80,7 +80,7 @@ def test_a_left_eye_is_found_as_such_and_said_to_be_one(eye_lookup, drawn_eyes):
         [h.similarity for h in mirrored.hits], [h.similarity for h in told.hits], atol=1e-3
     )
     untold = eye_lookup.lookup(query, k=6)
-    assert untold.warnings[0].code == "which_eye"
+    assert "which_eye" in [warning.code for warning in untold.warnings]
     assert untold.hits[0].similarity < told.hits[0].similarity
 
 

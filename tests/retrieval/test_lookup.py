@@ -213,7 +213,16 @@ def test_json_has_everything_in_plain_types(lookup, query):
     read = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
     assert read == answer.to_dict()
     assert set(read) == {
-        *("notice", "warnings", "archive", "query", "refined", "vote", "share_in_this_archive"),
+        *(
+            "notice",
+            "warnings",
+            "not_checked",
+            "archive",
+            "query",
+            "refined",
+            "vote",
+            "share_in_this_archive",
+        ),
         *("why_no_vote", "probability", "why_no_probability", "hits", "nearest_malignant"),
     }
     assert read["notice"] == NOTICE
