@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable
 from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
+from PIL import Image
 
 from medshadow.retrieval import LookupAnswer
 from medshadow.retrieval.listing import case_page
@@ -17,8 +20,11 @@ from medshadow.service.models import (
     Answer,
     ArchiveDescription,
     CaseList,
+    ExplanationAsked,
+    ExplanationGiven,
     Health,
     ListedCase,
+    Refinement,
     answer_of,
 )
 from medshadow.service.problems import MEDIA_TYPE, Problem, busy
@@ -30,6 +36,8 @@ PROBLEMS = {
     }
 }
 """For ``responses`` of every route: how its errors look."""
+
+_LONGER_SIDE = 1024
 
 router = APIRouter(responses=PROBLEMS)  # type: ignore[arg-type]
 
@@ -60,6 +68,10 @@ def expects(media_type: str) -> Callable[[Request], None]:
     return check
 
 
+JSON = [Depends(expects("application/json"))]
+"""For ``dependencies`` of a route: its body is JSON."""
+
+
 @router.post(
     "/api/lookup",
     tags=["lookup"],
@@ -69,7 +81,16 @@ def expects(media_type: str) -> Callable[[Request], None]:
 async def lookup(
     person: Reader,
     engine: Engine,
-    image: Annotated[UploadFile, File(description="JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI.")],
+    request: Request,
+    image: Annotated[
+        UploadFile | None, File(description="JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI.")
+    ] = None,
+    reference: Annotated[
+        str,
+        Form(
+            max_length=500, description="In place of an image: an instance on the DICOMweb server."
+        ),
+    ] = "",
     k: Annotated[int, Form(ge=1, le=100, description="Distinct cases wanted.")] = 16,
     where: Annotated[
         str, Form(max_length=500, description="A filter.", examples=["sex=female and age>=50"])
@@ -86,20 +107,55 @@ async def lookup(
     ] = None,
     thumbnails: Annotated[bool, Form(description="Send small pictures of the cases.")] = False,
 ) -> Answer:
-    """Upload an image; it is kept in memory for some minutes, and never written to a disk.
+    """Upload an image or name one; it is kept in memory for some minutes, never on a disk.
 
     The answer's warnings stand above everything else in it.
     """
+    if (image is None) == (not reference):
+        raise Problem(422, "Expected an image or a reference.")
+    content: bytes | np.ndarray
+    side: str = ""
+    if image is not None:
+        content = await image.read()
+    else:
+        from medshadow.service.dicom_api import dicomweb_of, fetched
+
+        instance = await fetched(dicomweb_of(request), reference)
+        content, side = instance.pixels, instance.laterality
     token, answer = await engine.lookup(
-        await image.read(),
+        content,
         k=k,
         where=where or None,
-        laterality=laterality or None,
+        laterality=laterality or side or None,
         prevalence=prevalence,
         exclude_groups=exclude_groups or (),
         by=person.name,
     )
     return await _sent(engine, token, answer, thumbnails)
+
+
+@router.post("/api/refine", tags=["lookup"], summary="Search again, by example", dependencies=JSON)
+async def refine(person: Reader, engine: Engine, asked: Refinement) -> Answer:
+    """Vote, shares and probability are left out: they hold for the image's own neighbours alone."""
+    answer = await engine.refine(
+        asked.token,
+        asked.relevant,
+        asked.not_relevant,
+        k=asked.k,
+        where=asked.where or None,
+        by=person.name,
+    )
+    return await _sent(engine, asked.token, answer, asked.thumbnails)
+
+
+@router.post("/api/explain", tags=["lookup"], summary="Why a case was found", dependencies=JSON)
+async def explain(_: Reader, engine: Engine, asked: ExplanationAsked) -> ExplanationGiven:
+    """Marks in both pictures the regions that made them alike."""
+    found = await engine.explain(asked.token, asked.case_id)
+    overlays = await engine.run(lambda: (_png(found.query_overlay), _png(found.case_overlay)))
+    return ExplanationGiven(
+        similarity=found.similarity, query_overlay=overlays[0], case_overlay=overlays[1]
+    )
 
 
 @router.get("/api/archive", tags=["archive"], summary="What is searched, and by what to filter")
@@ -185,6 +241,14 @@ async def _sent(engine: LookupEngine, token: str, answer: LookupAnswer, thumbnai
             for case_id, jpeg in kept.items()
         }
     return answer_of(token, answer.to_dict(), pictures)
+
+
+def _png(pixels: np.ndarray) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=3)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _cursor(after: int) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from medshadow.errors import StoreError
 from medshadow.service.access import Person, require_curator
-from medshadow.service.api import PROBLEMS, Engine, expects
+from medshadow.service.api import JSON, PROBLEMS, Engine
 from medshadow.service.models import Answered, Asked, CaseId
 from medshadow.service.problems import Problem
 
@@ -19,7 +19,6 @@ router = APIRouter(prefix="/api", tags=["curation"], responses=PROBLEMS)  # type
 
 Curator = Annotated[Person, Depends(require_curator)]
 CaseIds = Annotated[list[CaseId], Field(min_length=1, max_length=1000)]
-_JSON = [Depends(expects("application/json"))]
 
 
 class Withdrawal(Asked):
@@ -58,7 +57,7 @@ class Trail(Answered):
     entries: list[TrailEntry]
 
 
-@router.post("/cases/withdraw", summary="Erase cases for good", dependencies=_JSON)
+@router.post("/cases/withdraw", summary="Erase cases for good", dependencies=JSON)
 def withdraw(asked: Withdrawal, person: Curator, engine: Engine) -> Changed:
     """Erases row, vector and picture at once. All of the cases are erased, or none."""
     with _known_cases_only():
@@ -66,7 +65,7 @@ def withdraw(asked: Withdrawal, person: Curator, engine: Engine) -> Changed:
     return Changed(cases=len(set(asked.case_ids)))
 
 
-@router.post("/cases/consent", summary="Suspend cases, or show them again", dependencies=_JSON)
+@router.post("/cases/consent", summary="Suspend cases, or show them again", dependencies=JSON)
 def consent(asked: ConsentChange, person: Curator, engine: Engine) -> Changed:
     """A suspended case is kept, but never found."""
     with _known_cases_only():

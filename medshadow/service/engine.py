@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Lock
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +21,14 @@ from medshadow.data.in_memory import read_image_bytes
 from medshadow.errors import ImageReadError, ImageTooLargeError, StoreError
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, CaseStore, LookupAnswer
+from medshadow.retrieval.encoders import best_encoder
 from medshadow.retrieval.listing import filterable_columns, may_be_shown
 from medshadow.service.problems import Problem, busy
 from medshadow.service.queries import Queries, Query
 from medshadow.service.settings import Limits, ServiceSettings
+
+if TYPE_CHECKING:
+    from medshadow.retrieval.explain import Explanation
 
 T = TypeVar("T")
 Laterality = Literal["left", "right"]
@@ -64,7 +69,8 @@ class LookupEngine:
         """
         store = CaseStore(settings.cases)
         try:
-            lookup = CaseLookup(store, Embedder.load(settings.model).eval())
+            embedder = Embedder.load(settings.model)
+            lookup = CaseLookup(store, embedder, best_encoder(embedder, threads=1))
         except BaseException:
             store.close()
             raise
@@ -107,6 +113,47 @@ class LookupEngine:
         return await self.run(
             lambda: self._look_up(image, k, where, laterality, prevalence, excluded, by)
         )
+
+    async def refine(
+        self,
+        token: str,
+        relevant: Iterable[str],
+        not_relevant: Iterable[str] = (),
+        k: int = 16,
+        where: str | None = None,
+        by: str = "",
+    ) -> LookupAnswer:
+        """Search again for the image of a token and what a person marked among the cases shown.
+
+        Args:
+            token: from :meth:`lookup`; it goes on naming the image.
+            relevant: case ids shown for it that are like it.
+            not_relevant: case ids shown for it that are not.
+            k: as for :meth:`lookup`.
+            where: as for :meth:`lookup`.
+            by: who asks, for the trail.
+
+        Raises:
+            Problem: as :meth:`lookup`; 404 for an image that is no longer kept, 422 for a case that
+                was not shown for it or is marked as both, 410 for one that may no longer be shown.
+        """
+        liked, disliked = tuple(relevant), tuple(not_relevant)
+        query = self._queries.get(token)
+        _refuse_unseen(query, [*liked, *disliked])
+        if (not liked and not disliked) or set(liked) & set(disliked):
+            raise Problem(422, "Mark one case at least, each as relevant or as not relevant.")
+        return await self.run(lambda: self._refine(token, query, liked, disliked, k, where, by))
+
+    async def explain(self, token: str, case_id: str) -> Explanation:
+        """Which regions of the image of a token and of a case made the two alike.
+
+        Raises:
+            Problem: 404 for an image that is no longer kept, 422 for a case that was not shown for
+                it, 410 for one that may no longer be shown, 503 as :meth:`run`.
+        """
+        query = self._queries.get(token)
+        _refuse_unseen(query, [case_id])
+        return await self.run(lambda: self._explain(query, case_id))
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do something in a worker thread.
@@ -188,10 +235,43 @@ class LookupEngine:
         pixels = image if isinstance(image, np.ndarray) else self._decoded(image)
         with _filters_are_theirs():
             answer = self._lookup.lookup(
-                pixels, k=k, where=where, exclude_groups=exclude_groups, laterality=laterality
+                pixels,
+                k=k,
+                where=where,
+                exclude_groups=exclude_groups,
+                laterality=laterality,
+                prevalence=prevalence,
             )
         query = Query(pixels, laterality, exclude_groups, self._recorded(pixels, answer, by))
         return self._queries.keep(query), answer
+
+    def _refine(
+        self,
+        token: str,
+        query: Query,
+        relevant: tuple[str, ...],
+        not_relevant: tuple[str, ...],
+        k: int,
+        where: str | None,
+        by: str,
+    ) -> LookupAnswer:
+        with _still_shown(), _filters_are_theirs():
+            answer = self._lookup.refine(
+                query.pixels,
+                relevant=relevant,
+                not_relevant=not_relevant,
+                k=k,
+                where=where,
+                exclude_groups=query.exclude_groups,
+                laterality=query.laterality,
+            )
+        shown = query.shown | self._recorded(query.pixels, answer, by)
+        self._queries.replace(token, replace(query, shown=shown))
+        return answer
+
+    def _explain(self, query: Query, case_id: str) -> Explanation:
+        with _still_shown():
+            return self._lookup.explain(query.pixels, case_id, laterality=query.laterality)
 
     def _recorded(self, pixels: np.ndarray, answer: LookupAnswer, by: str) -> frozenset[str]:
         """Write into the trail who is about to see which cases: no answer leaves without."""
@@ -216,6 +296,23 @@ class LookupEngine:
 def _one_thread_each() -> None:
     """As many workers as cores, each on one: together they finish more than in each other's way."""
     torch.set_num_threads(1)
+
+
+def _refuse_unseen(query: Query, case_ids: list[str]) -> None:
+    """A token gives access to the cases shown for its image, and to no others."""
+    if not query.shown.issuperset(case_ids):
+        raise Problem(422, "At least one of these cases was not shown for this image.")
+
+
+@contextmanager
+def _still_shown() -> Iterator[None]:
+    """Tell who asks that a case is gone; its name stays out of what may be logged."""
+    try:
+        yield
+    except StoreError:
+        raise Problem(
+            410, "A case was withdrawn or suspended meanwhile, or no picture of it was kept."
+        ) from None
 
 
 @contextmanager

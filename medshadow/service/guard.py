@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medshadow.service.access import Access, Person, unauthorized
-from medshadow.service.problems import Problem, busy
+from medshadow.service.problems import Problem, busy, problem_response
 from medshadow.service.rates import Rate
 from medshadow.service.settings import ServiceSettings
 
@@ -90,7 +90,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        problem: HTTPException | None = None
+        problem: Exception | None = None
         try:
             await self._admitted(scope, receive, send_guarded)
         except HTTPException as error:
@@ -99,8 +99,8 @@ class Guard:
             _log_unforeseen(error)
             problem = Problem(500, "Something went wrong here; the log tells where.")
         if problem is not None and not status:
-            assert isinstance(problem, Problem)
-            await problem.response()(scope, receive, send_guarded)
+            response = problem_response(Request(scope), problem)
+            await response(scope, receive, send_guarded)
         _log_request(scope, status, time.perf_counter() - started)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:

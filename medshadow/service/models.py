@@ -148,6 +148,35 @@ class Asked(BaseModel):
 
 
 CaseId = Annotated[str, Field(min_length=1, max_length=200)]
+Token = Annotated[str, Field(min_length=1, max_length=100, description="From a lookup's answer.")]
+K = Field(16, ge=1, le=100, description="Distinct cases wanted.")
+Where = Field(None, max_length=500, description="A filter.", examples=["sex=female and age>=50"])
+
+
+class Refinement(Asked):
+    """Which of the cases shown are like the image and which are not; one at least."""
+
+    token: Token
+    relevant: list[CaseId] = Field(max_length=100, examples=[["ISIC_0024306"]])
+    not_relevant: list[CaseId] = Field(default=[], max_length=100)
+    k: int = K
+    where: str | None = Where
+    thumbnails: bool = Field(False, description="Send small pictures of the cases.")
+
+
+class ExplanationAsked(Asked):
+    """Which case's likeness is to be explained."""
+
+    token: Token
+    case_id: CaseId
+
+
+class ExplanationGiven(Answered):
+    """What made an image and a case alike: both pictures with the regions marked."""
+
+    similarity: float = Field(description="Cosine.", ge=-1, le=1)
+    query_overlay: str = Field(description="A PNG as base64, 1024 pixels at most on a side.")
+    case_overlay: str = Field(description="A PNG as base64, 1024 pixels at most on a side.")
 
 
 class CaseList(Answered):

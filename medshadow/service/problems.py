@@ -82,22 +82,27 @@ def busy(detail: str) -> Problem:
 
 
 def install_problems(app: FastAPI) -> None:
-    """Answer every error of an application with problem details.
-
-    A page may set ``app.state.problem_page``, a callable ``(request, problem) -> Response`` that
-    is asked instead where a browser wants HTML of a path outside of ``/api``.
-    """
+    """Answer every error of an application with problem details, as :func:`problem_response`."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        problem = _as_problem(error)
-        page = getattr(request.app.state, "problem_page", None)
-        if page is not None and not request.url.path.startswith("/api/") and _wants_html(request):
-            shown: Response = page(request, problem)
-            return shown
-        return problem.response()
+        return problem_response(request, error)
 
     app.add_exception_handler(HTTPException, answer)
     app.add_exception_handler(RequestValidationError, answer)
+
+
+def problem_response(request: Request, error: Exception) -> Response:
+    """What is answered to a request that failed: problem details, or a page that tells of them.
+
+    A page may set ``app.state.problem_page``, a callable ``(request, problem) -> Response`` that
+    is asked where a browser wants HTML of a path outside of ``/api``.
+    """
+    problem = _as_problem(error)
+    page = getattr(request.app.state, "problem_page", None)
+    if page is not None and not request.url.path.startswith("/api/") and _wants_html(request):
+        shown: Response = page(request, problem)
+        return shown
+    return problem.response()
 
 
 def _wants_html(request: Request) -> bool:

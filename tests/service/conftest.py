@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from medshadow.networks import Embedder, backbone
 from medshadow.retrieval import CaseStore, encode_images, jpeg_thumbnail
-from medshadow.service import ServiceSettings, create_app
+from medshadow.retrieval.encoders import TorchEncoder
+from medshadow.service import ServiceSettings, create_app, engine
 
 READER = "reader-token-of-the-tests"
 CURATOR = "curator-token-of-the-tests"
@@ -87,9 +88,11 @@ def settings(_archive, tmp_path):
 
 
 @pytest.fixture
-def serve(settings):
+def serve(settings, monkeypatch):
     """Start a service with other settings than the usual ones; returns a client of it."""
     open_clients = []
+    # The export to ONNX takes seconds, and has tests of its own.
+    monkeypatch.setattr(engine, "best_encoder", lambda embedder, threads: TorchEncoder(embedder))
 
     def start(*, base_url="http://127.0.0.1", token=None, **changes):
         app = create_app(replace(settings, **changes))

@@ -63,7 +63,15 @@ def test_what_is_no_image_is_refused(reader, content):
 def test_a_lookup_without_an_image_is_refused(reader):
     response = reader.post("/api/lookup", files={"picture": b"x"})
     assert response.status_code == 422
-    assert response.json()["errors"][0]["field"] == "image"
+    assert "image" in response.json()["detail"]
+
+
+def test_a_reference_needs_a_server_to_ask(reader):
+    instance = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+    asked = {"reference": (None, instance)}
+    response = reader.post("/api/lookup", files=asked)
+    assert response.status_code == 422
+    assert "no DICOMweb server" in response.json()["detail"]
 
 
 def test_the_archive_is_described(reader):
