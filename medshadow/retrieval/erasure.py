@@ -69,7 +69,7 @@ def finish_erasure(engine: Engine, vectors_path: Path | None) -> bool:
         keys = list(connection.scalars(select(erasures.c.key).order_by(erasures.c.key)))
     if not keys:
         return True
-    if vectors_path is not None and vectors_path.exists():
+    if vectors_path is not None:
         from medshadow.retrieval.vectors import erase_vectors
 
         erase_vectors(vectors_path, np.array(keys, dtype=np.int64))

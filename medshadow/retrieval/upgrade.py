@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Engine, inspect, select
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError
 
 from medshadow.errors import StoreError
@@ -76,14 +77,25 @@ def _schema_version(engine: Engine, where: str) -> int:
     return int(version)
 
 
-def _migrate(engine: Engine, version: int) -> None:
+def run_migrations(connection: Connection, there: str, target: str) -> None:
+    """Run alembic's steps inside an open transaction.
+
+    Args:
+        connection: of an engine without foreign keys.
+        there: the schema version that the database has, or "base" for an empty one.
+        target: the schema version it is to have.
+    """
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     # A percent sign would be taken for an interpolation.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.stamp(config, there)
+    command.upgrade(config, target)
+
+
+def _migrate(engine: Engine, version: int) -> None:
     with engine.execution_options(medshadow_writes=True).begin() as connection:
-        config.attributes["connection"] = connection
-        command.stamp(config, str(version))
-        command.upgrade(config, str(SCHEMA_VERSION))
+        run_migrations(connection, str(version), str(SCHEMA_VERSION))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
@@ -122,4 +123,29 @@ def _trail(connection: Connection) -> Iterator[str]:
 
 
 def _vector_file(connection: Connection, path: Path | None, model_digest: str) -> Iterator[str]:
-    return iter(())
+    from medshadow.retrieval.vectors import VectorFileError, case_marks, open_vectors
+
+    if path is None or not path.exists():
+        return
+    try:
+        file = open_vectors(path)
+    except VectorFileError as error:
+        yield f"file of vectors: {error}"
+        return
+    if file.model_digest != model_digest:
+        yield f"file of vectors: of another model ({file.model_digest[:12]})"
+        return
+    withdrawn = select(removals.c.key).join(tombstones, tombstones.c.case == removals.c.case)
+    for key in sorted(set(connection.scalars(withdrawn)) & set(file.keys.tolist())):
+        yield f"file of vectors: it still holds key {key}, of a withdrawn case"
+    row_of = {key: row for row, key in enumerate(file.keys.tolist())}
+    columns = (cases.c.key, cases.c.case_id, cases.c.added, cases.c.embedding)
+    rows = [row for row in connection.execute(select(*columns)) if row.key in row_of]
+    added = pd.to_datetime(pd.Series([row.added for row in rows]), utc=True)
+    names = pd.Series([row.case_id for row in rows], dtype=str)
+    marks = case_marks(pd.DataFrame({"case_id": names, "added": added}))
+    for row, mark in zip(rows, marks, strict=True):
+        at = row_of[row.key]
+        same = file.marks[at] == mark and file.vectors[at].tobytes() == row.embedding
+        if not same:
+            yield f"case {row.case_id!r}: the file of vectors holds something else"

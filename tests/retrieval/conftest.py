@@ -239,6 +239,12 @@ def database(request, tmp_path):
 
 
 @pytest.fixture
+def settings():
+    """What ``CaseStore.create`` is told of the empty stores."""
+    return dict(STORE)
+
+
+@pytest.fixture
 def any_store(database):
     """An empty store as ``store``, in SQLite and in PostgreSQL."""
     with CaseStore.create(database, **STORE) as opened:

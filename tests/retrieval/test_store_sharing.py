@@ -1,0 +1,214 @@
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+
+from medshadow.errors import StoreError
+from medshadow.retrieval import CaseStore
+
+
+def run(script, *arguments):
+    """Run Python in a process of its own that finds what this one finds."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_sqlite_is_set_up_to_share_and_to_erase(store):
+    expected = {"journal_mode": "wal", "foreign_keys": 1, "secure_delete": 1, "synchronous": 2}
+    with store._engine.begin() as connection:
+        for pragma, value in expected.items():
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+
+
+def test_postgresql_keeps_no_values_in_its_statistics(postgres_url, some, settings):
+    with CaseStore.create(postgres_url, **settings) as store:
+        some.fill(store, 50)
+        with store._engine.begin() as connection:
+            connection.execute(text("ANALYZE"))
+            query = text("SELECT count(*) FROM pg_stats WHERE tablename IN ('cases', 'thumbnails')")
+            assert connection.execute(query).scalar_one() == 0
+
+
+def test_readers_go_on_while_another_writes(any_store, database, some):
+    some.fill(any_store, 2)
+    with CaseStore(database) as other, other._engine.connect() as writer:
+        writer.execute(text("DELETE FROM cases"))
+        assert any_store.snapshot().frame["case_id"].tolist() == ["c0", "c1"]
+        writer.rollback()
+
+
+def test_two_writers_take_turns(any_store, database, some):
+    def add_one_by_one(prefix):
+        with CaseStore(database) as own:
+            own.add(some.frame(12, prefix), some.vectors(12), model_digest="m1", batch_size=1)
+            own.record_lookup(by=prefix, query_digest="0" * 64, shown=[f"{prefix}0"])
+            own.withdraw(f"{prefix}1")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add_one_by_one, ["left", "right"]))
+    assert len(any_store) == 22
+    assert any_store.version == 26
+    assert len(any_store.trail()) == 28
+    assert any_store.verify() == []
+
+
+def test_a_snapshot_is_of_one_moment(any_store, database, some, monkeypatch):
+    some.fill(any_store, 3)
+    from medshadow.retrieval import snapshot
+
+    read = snapshot._read
+
+    def slowly(connection, version, *arguments):
+        with CaseStore(database) as other:
+            some.fill(other, 2, prefix=f"after{version}-")
+        return read(connection, version, *arguments)
+
+    monkeypatch.setattr(snapshot, "_read", slowly)
+    before = any_store.snapshot()
+    changes = any_store.changes_since(before.version)
+    assert (before.version, len(before.frame)) == (1, 3)
+    assert changes.version == 2
+    assert changes.added.frame["case_id"].tolist() == ["after1-0", "after1-1"]
+
+
+def test_killed_while_adding_keeps_the_batches_before(any_store, database):
+    script = """
+        import os, signal, sys, numpy as np, pandas as pd
+        from medshadow.retrieval import CaseStore, jpeg_thumbnail
+        jpeg = jpeg_thumbnail(np.zeros((6, 8, 3), dtype=np.uint8))
+        def thumbnails():
+            for i in range(40):
+                if i == 25:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield jpeg
+        store = CaseStore(sys.argv[1])
+        ids = [f"c{i}" for i in range(40)]
+        cases = pd.DataFrame({"case_id": ids, "group": ids, "label": "nv"})
+        rows = np.tile(np.float32([1, 0, 0, 0]), (40, 1))
+        store.add(cases, rows, model_digest="m1", thumbnails=thumbnails(), batch_size=10)
+    """
+    assert run(script, database).returncode == -signal.SIGKILL
+    with CaseStore(database) as after:
+        assert after.frame()["case_id"].tolist() == [f"c{i}" for i in range(20)]
+        assert after.thumbnail("c19") is not None
+        assert after.verify() == []
+
+
+KILLS = """
+    import json, os, random, signal, sys, time
+    import numpy as np, pandas as pd
+    from medshadow.retrieval import CaseStore, jpeg_thumbnail
+
+    # Forked, because starting Python takes longer than the import itself.
+    def import_until_killed(path, acknowledge):
+        store = CaseStore(path)
+        ids = [f"c{i}" for i in range(400)]
+        cases = pd.DataFrame({"case_id": ids, "group": ids, "label": "nv"})
+        vectors = np.tile(np.float32([1, 0, 0, 0]), (400, 1))
+        jpeg = jpeg_thumbnail(np.zeros((6, 8, 3), dtype=np.uint8))
+        os.write(acknowledge, b"0\\n")
+        for last in range(len(store) + 4, 401, 4):
+            store.add(cases[:last], vectors[:last], model_digest="m1", resume=True, batch_size=3,
+                      thumbnails=[jpeg] * last, by="import")
+            os.write(acknowledge, f"{last}\\n".encode())
+
+    path, seed = sys.argv[1], int(sys.argv[2])
+    draw = random.Random(seed)
+    for kill in range(20):
+        told, acknowledge = os.pipe()
+        child = os.fork()
+        if child == 0:
+            import_until_killed(path, acknowledge)
+            os._exit(0)
+        os.close(acknowledge)
+        # Anywhere from the first batch to the fourth: how long one takes is the disk's to say.
+        lines, batches = b"", draw.randrange(4)
+        while lines.count(b"\\n") <= batches:
+            lines += os.read(told, 100)
+        time.sleep(draw.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        while part := os.read(told, 65536):
+            lines += part
+        os.close(told)
+        acknowledged = int(lines.split()[-1])
+        with CaseStore(path) as store:
+            kept = store.frame()["case_id"].tolist()
+            whole = sum(store.thumbnail(case_id) is not None for case_id in kept)
+            print(json.dumps({"killed": os.WIFSIGNALED(status), "acknowledged": acknowledged,
+                              "kept": kept, "whole": whole, "wrong": store.verify()}))
+"""
+
+
+def test_twenty_kills_lose_no_acknowledged_case(store, tmp_path):
+    store.close()
+    done = run(KILLS, tmp_path / "cases.db", 11)
+    assert done.returncode == 0, done.stderr
+    rounds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rounds) == 20
+    before = 0
+    for one in rounds:
+        assert len(one["kept"]) >= max(one["acknowledged"], before)
+        assert one["kept"] == [f"c{i}" for i in range(len(one["kept"]))]
+        assert one["whole"] == len(one["kept"])
+        assert one["wrong"] == []
+        before = len(one["kept"])
+    assert all(one["killed"] for one in rounds)
+    assert sum(one["acknowledged"] > 0 for one in rounds) >= 8
+
+
+def test_opening_what_is_no_store(tmp_path, settings):
+    with pytest.raises(FileNotFoundError, match="no case store at"):
+        CaseStore(tmp_path / "absent.db")
+    assert not (tmp_path / "absent.db").exists()
+    (tmp_path / "text.db").write_text("not a database, but long enough to be read as one" * 40)
+    with pytest.raises(StoreError, match="not a case store"):
+        CaseStore(tmp_path / "text.db")
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE runs (id)")
+    other.close()
+    with pytest.raises(StoreError, match="no table 'archive'"):
+        CaseStore(tmp_path / "other.db")
+    with pytest.raises(StoreError, match="holds other tables"):
+        CaseStore.create(tmp_path / "other.db", **settings)
+
+
+def test_a_store_is_made_once(any_store, database, settings):
+    with pytest.raises(StoreError, match="holds a case store"):
+        CaseStore.create(database, **settings)
+
+
+def test_a_server_that_is_not_there(integration):
+    integration_url = "postgresql://somebody:secret@127.0.0.1:1/cases"
+    pytest.importorskip("psycopg", reason="pip install 'medshadow[postgres]'")
+    with pytest.raises(StoreError, match="refused") as refused:
+        CaseStore(integration_url)
+    assert "secret" not in str(refused.value)
+
+
+def test_opens_by_url_and_makes_the_folder(tmp_path, settings):
+    path = tmp_path / "new" / "folder" / "cases.db"
+    CaseStore.create(path, **settings).close()
+    with CaseStore(f"sqlite:///{path}") as opened:
+        assert len(opened) == 0
+        assert opened.embeddings().shape == (0, 4)
+        assert opened.frame().empty
+        assert opened.vectors_path == path.with_name("cases.db.vectors")
+
+
+def test_there_is_no_file_of_vectors_beside_a_server(postgres_url, settings):
+    with CaseStore.create(postgres_url, **settings) as store:
+        assert store.vectors_path is None
