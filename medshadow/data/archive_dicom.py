@@ -93,7 +93,7 @@ def header_rows(
 
 
 def _number(header: Dataset, keyword: str) -> str:
-    text = next(iter(_texts(header, keyword)), "")
+    text = str(header.get(keyword, ""))
     return text if text.isdecimal() and len(text) < 6 else "?"
 
 

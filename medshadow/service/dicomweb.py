@@ -11,9 +11,10 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,7 +37,7 @@ _INSTANCE = re.compile(
     rf"/?studies/({_UID})/series/({_UID})/instances/({_UID})(?:/frames/([1-9][0-9]{{0,5}}))?/?"
 )
 _SERIES, _INSTANCE_UID = "0020000E", "00080018"  # as DICOM's JSON names them
-_SIDES = {"L": "left", "R": "right"}
+_SIDES: dict[str, Literal["left", "right"]] = {"L": "left", "R": "right"}
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +70,12 @@ class Instance:
     Args:
         header: its attributes but the pixel data. They tell who the patient is.
         pixels: uint8 H x W x 3, RGB.
-        laterality: which eye an ophthalmic image shows, "left" or "right"; empty where unknown.
+        laterality: which eye an ophthalmic image shows; empty where unknown.
     """
 
     header: Dataset = field(repr=False)
     pixels: np.ndarray = field(repr=False)
-    laterality: str
+    laterality: Literal["left", "right", ""]
 
 
 class DicomWeb:
@@ -168,6 +169,8 @@ https://pacs.example/dicom-web
     def header(self, reference: str, keywords: Sequence[str]) -> Dataset:
         """Some attributes of an instance by WADO-RS metadata; no others are looked at.
 
+        One whose value breaks the standard is left out, as if the instance had none.
+
         Raises:
             DataError: no reference to an instance of this server.
             InstanceNotFoundError: the server holds no such instance.
@@ -182,7 +185,12 @@ https://pacs.example/dicom-web
         def ask(client: DICOMwebClient) -> Dataset:
             found: Any = client.retrieve_instance_metadata(at.study, at.series, at.instance)
             found = found[0] if isinstance(found, list) else found
-            return Dataset.from_json({tag: found[tag] for tag in found if tag in wanted})
+            header = Dataset()
+            for tag in wanted & set(found):
+                # pydicom raises whatever a wrong value leads it into.
+                with suppress(Exception):
+                    header.update(Dataset.from_json({tag: found[tag]}))
+            return header
 
         return self._line.ask("metadata", ask)
 
@@ -239,8 +247,9 @@ https://pacs.example/dicom-web
         ]
         if str(dataset.SOPInstanceUID) not in taken:
             raise DicomWebError(f"{self.url}: did not store the instance")
-        uids = dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID
-        return str(Reference(*map(str, uids)))
+        uids = (dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID)
+        study, series, instance = map(str, uids)
+        return str(Reference(study, series, instance))
 
 
 def _is_loopback(host: str) -> bool:

@@ -89,7 +89,8 @@ class Line:
         except MedShadowError:
             raise
         except requests.HTTPError as error:
-            problem = self._refusal(what, error.response.status_code)
+            answered = error.response
+            problem = self._refusal(what, 0 if answered is None else answered.status_code)
         except requests.RequestException as error:
             problem = DicomWebError(f"{self.url}: does not answer ({type(error).__name__})")
         except Exception as error:
@@ -119,7 +120,7 @@ class Line:
         session.hooks["response"].append(self._limited)
         if ":" in self._credentials:
             user, _, password = self._credentials.partition(":")
-            session.auth = (user.encode(), password.encode())
+            session.auth = requests.auth.HTTPBasicAuth(user.encode(), password.encode())
         elif self._credentials:
             session.headers["Authorization"] = f"Bearer {self._credentials}"
         return session

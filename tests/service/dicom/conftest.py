@@ -84,7 +84,7 @@ def picture(n):
         [x, y, x + rng.uniform(10, 25), y + rng.uniform(6, 15)],
         fill=tuple(int(v) for v in rng.integers(20, 150, 3)),
     )
-    return np.asarray(drawn)
+    return np.array(drawn)
 
 
 @pytest.fixture(scope="session")
