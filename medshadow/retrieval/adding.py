@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ class Batch:
         vectors = checked_embeddings(embeddings, frame["case_id"].tolist(), dim)
         return cls(list(plain_rows(frame)), vectors)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """The N case ids."""
         return [row["case_id"] for row in self.rows]
@@ -122,7 +123,7 @@ def _to_put(connection: Connection, batch: Batch, known: Known) -> list[int]:
 
 def _refuse_other_content(connection: Connection, batch: Batch) -> None:
     columns = [cases.c[name] for name in ("case_id", "group", "label", "labels", "metadata")]
-    kept = {}
+    kept: dict[str, Any] = {}
     for part in parts(batch.ids):
         query = select(*columns, cases.c.embedding).where(cases.c.case_id.in_(part))
         kept.update((row.case_id, row) for row in connection.execute(query))
