@@ -28,7 +28,10 @@ def make_store(url: URL, **archive: Any) -> None:
         StoreError: the database already holds a store or other tables.
     """
     if url.get_backend_name() == "sqlite":
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        path = Path(url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Its log and its file of vectors take after it: readable by their owner alone.
+        path.touch(mode=0o600)
     engine = store_engine(url)
     try:
         with engine.execution_options(medshadow_writes=True).begin() as connection:

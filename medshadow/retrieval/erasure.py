@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sqlalchemy import Engine, delete, insert, select, text
+from sqlalchemy.exc import DatabaseError
 
+from medshadow.errors import StoreError
 from medshadow.retrieval import database
 from medshadow.retrieval.changes import delete_cases, parts, required_numbers, retire_keys
 from medshadow.retrieval.database import Turn, reading, writing
@@ -64,6 +67,10 @@ def finish_erasure(engine: Engine, vectors_path: Path | None) -> bool:
     Returns:
         False where another process still reads what was there before; the next withdrawal or the
         next opening of the store tries again.
+
+    Raises:
+        StoreError: bytes of withdrawn cases stay where they are: the disk is full, or a file cannot
+            be changed.
     """
     with reading(engine) as connection:
         keys = list(connection.scalars(select(erasures.c.key).order_by(erasures.c.key)))
@@ -73,7 +80,14 @@ def finish_erasure(engine: Engine, vectors_path: Path | None) -> bool:
         from medshadow.retrieval.vectors import erase_vectors
 
         erase_vectors(vectors_path, np.array(keys, dtype=np.int64))
-    if not erase_leftovers(engine):
+    try:
+        done = erase_leftovers(engine)
+    except (sqlite3.Error, DatabaseError) as error:
+        raise StoreError(
+            "cases are withdrawn, but their bytes stay in the database until it is opened again: "
+            f"{getattr(error, 'orig', error)}"
+        ) from error
+    if not done:
         _log.warning(
             "cases are withdrawn, but their bytes stay in the database's log or tables until the "
             "processes that are reading them have finished"

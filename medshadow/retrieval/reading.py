@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,8 @@ from medshadow.retrieval.thumbnails import decode_thumbnail
 from medshadow.retrieval.trail import pixels_digest, read_trail, withdrawn_numbers
 from medshadow.retrieval.verify import problems
 
+_log = logging.getLogger(__name__)
+
 
 class StoreReader:
     """What can be asked of a case store; see ``CaseStore``, which can change it too."""
@@ -37,7 +40,7 @@ class StoreReader:
         self._engine = store_engine(url)
         try:
             row = _read_archive(self._engine, self._where)
-            finish_erasure(self._engine, self.vectors_path)
+            _finish_erasure(self._engine, self.vectors_path)
         except BaseException:
             self.close()
             raise
@@ -198,6 +201,14 @@ class StoreReader:
         """
         with reading(self._engine) as connection:
             return problems(connection, self.model_digest, self.embedding_dim, self.vectors_path)
+
+
+def _finish_erasure(engine: Engine, vectors_path: Path | None) -> None:
+    try:
+        finish_erasure(engine, vectors_path)
+    except StoreError as error:
+        # What can be looked up is right all the same: the cases themselves are gone.
+        _log.warning("%s", error)
 
 
 def _read_archive(engine: Engine, where: str) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert
 
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
-from medshadow.retrieval.adding import Batch, add_cases
+from medshadow.retrieval.adding import Batch, Known, add_cases
 from medshadow.retrieval.changes import required_numbers, update_case, write_consent
 from medshadow.retrieval.creation import make_store
 from medshadow.retrieval.database import changing, store_url, writing
@@ -149,7 +149,7 @@ class CaseStore(StoreReader):
             )
         if replace and resume:
             raise ValueError("replace and resume are both True; expected one of them at most")
-        known = "replace" if replace else "resume" if resume else "refuse"
+        known: Known = "replace" if replace else "resume" if resume else "refuse"
         frame = cases if isinstance(cases, pd.DataFrame) else cases.frame
         batch = Batch.checked(frame, embeddings, self.embedding_dim)
         add_cases(self._engine, batch, thumbnails, known, batch_size, by)

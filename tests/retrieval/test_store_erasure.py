@@ -111,6 +111,24 @@ def test_a_withdrawal_cut_short_is_finished_at_the_next_opening(store, tmp_path,
         assert again.verify() == []
 
 
+def test_a_withdrawal_that_cannot_erase_says_so(store, tmp_path, some, monkeypatch, caplog):
+    some.fill(store, 2)
+
+    def full(_engine):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure, "erase_leftovers", full)
+        with pytest.raises(StoreError, match=r"are withdrawn, but their bytes stay .* is full"):
+            store.withdraw("c0")
+        assert len(store) == 1
+        with CaseStore(tmp_path / "cases.db") as again:
+            assert again.frame()["case_id"].tolist() == ["c1"]
+        assert "disk is full" in caplog.text
+    CaseStore(tmp_path / "cases.db").close()
+    assert store.verify() == []
+
+
 def test_withdrawing_says_when_a_reader_keeps_the_bytes(
     any_store, database, some, caplog, monkeypatch
 ):

@@ -33,6 +33,13 @@ def test_sqlite_is_set_up_to_share_and_to_erase(store):
             assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
 
 
+def test_only_its_owner_may_read_a_store(store, some):
+    some.fill(store, 1)
+    files = list(store.vectors_path.parent.iterdir())
+    assert len(files) == 3
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 def test_postgresql_keeps_no_values_in_its_statistics(postgres_url, some, settings):
     with CaseStore.create(postgres_url, **settings) as store:
         some.fill(store, 50)
