@@ -22,16 +22,29 @@ def lookup_command(
     laterality: Annotated[
         Laterality | None, typer.Option(help="Which eye a fundus photograph shows.")
     ] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of malignant ones among such images, for a probability: 0.05."),
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet PNG here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the nearest known cases; the nearest malignant one is always shown.
 
+    Which cases were shown is noted in the store's trail, as seen by "command line".
+
     Example: medshadow lookup lesion.jpg --cases runs/d/cases.db --model runs/d/model -k 16
     --where sex=female
 
+    With a probability, where 5 % of the images that you see are malignant: medshadow lookup
+    lesion.jpg --prevalence 0.05
+
     Of an eye: medshadow lookup fundus.jpg --laterality left --where "age>=60"
     """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise typer.BadParameter(
+            f"{prevalence:g} is no share between 0 and 1", param_hint="--prevalence"
+        )
     from rich.console import Console
 
     from medshadow.data import read_image
@@ -42,7 +55,12 @@ def lookup_command(
     query = read_image(image)
     with CaseStore(cases) as store:
         answer = CaseLookup(store, Embedder.load(model)).lookup(
-            query, k=k, where=where, laterality=laterality
+            query, k=k, where=where, laterality=laterality, prevalence=prevalence
+        )
+        store.record_lookup(
+            by="command line",
+            query_digest=store.query_digest(query),
+            shown=[hit.case_id for hit in answer.shown()],
         )
         if sheet is not None:
             contact_sheet(answer, query, store.image_of).savefig(

@@ -10,7 +10,7 @@ import numpy as np
 
 from medshadow.data.cases import CaseTable
 from medshadow.errors import StoreError
-from medshadow.retrieval import CaseStore, encode_cases, thumbnails_of
+from medshadow.retrieval import CaseStore, calibrate, encode_cases, thumbnails_of
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
@@ -23,8 +23,9 @@ def build_index(
     *,
     diagnosis_names: Mapping[str, str] | None = None,
     embeddings: np.ndarray | None = None,
+    validation: CaseTable | None = None,
 ) -> CaseStore:
-    """Make a case store of every case of a table.
+    """Make a case store of every case of a table, calibrated where there are validation cases.
 
     Args:
         embedder: the model whose vectors the store keeps.
@@ -32,6 +33,8 @@ def build_index(
         path: the SQLite file to make.
         diagnosis_names: label to diagnosis in words.
         embeddings: float32 N x D of these cases by this model, where they are at hand.
+        validation: cases that are not among these, from which lookups learn what to warn of and
+            how sure they are; see :func:`medshadow.retrieval.calibrate`.
 
     Raises:
         StoreError: the file exists.
@@ -44,6 +47,7 @@ def build_index(
     store = CaseStore.create(
         path,
         name=cases.name,
+        source=cases.source,
         model_digest=embedder.digest,
         embedding_dim=embedder.embedding_dim,
         preprocess=embedder.preprocess,
@@ -54,10 +58,12 @@ def build_index(
     try:
         thumbnails = thumbnails_of(cases.frame["image"])
         store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails)
+        if validation is not None:
+            calibrate(store, embedder, cases, validation)
     except BaseException:
         # A store that was only begun would answer, and answer wrongly.
         store.close()
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        for name in (path.name, *(f"{path.name}{end}" for end in ("-wal", "-shm", ".vectors"))):
             path.with_name(name).unlink(missing_ok=True)
         raise
     return store

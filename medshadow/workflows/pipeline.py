@@ -128,6 +128,7 @@ class Pipeline:
             self.output.cases,
             diagnosis_names=self._diagnosis_names,
             embeddings=gallery.embeddings,
+            validation=_validation(self.table),
         )
         with store:
             query = _example_query(self.table)
@@ -136,6 +137,13 @@ class Pipeline:
             figure = contact_sheet(answer, image, store.image_of)
             figure.savefig(self.output.figures / "lookup.png", dpi=120, bbox_inches="tight")
         return answer
+
+
+def _validation(table: CaseTable) -> CaseTable | None:
+    """The validation section; None where the split has none."""
+    if "validation" not in set(table.frame["section"]):
+        return None
+    return table.section("validation")
 
 
 def frozen_twin(embedder: Embedder) -> Embedder:

@@ -60,6 +60,8 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
         console.print(answer.why_no_vote, highlight=False)
     if answer.probability_in_words:
         console.print(answer.probability_in_words, highlight=False)
+    if answer.not_checked:
+        console.print(answer.not_checked, highlight=False)
     nearest = answer.nearest_malignant
     if nearest is not None:
         console.print(
