@@ -11,10 +11,12 @@ from fastapi import FastAPI
 
 from medshadow import __version__
 from medshadow.retrieval.answer import NOTICE
-from medshadow.service import api, curation
+from medshadow.service import api, curation, dicom_api
 from medshadow.service.access import Access
+from medshadow.service.dicomweb import DicomWeb
 from medshadow.service.engine import LookupEngine
 from medshadow.service.guard import Guard, keep_uploads_in_memory
+from medshadow.service.pages import add_pages
 from medshadow.service.problems import SCHEMA, install_problems
 from medshadow.service.settings import ServiceSettings
 
@@ -25,7 +27,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     """Make the service: the model and the archive are loaded, once, before it returns.
 
     ``app.state`` holds ``engine`` (:class:`LookupEngine`), ``access`` (:class:`Access`) and
-    ``settings``. The application closes the engine when it shuts down.
+    ``settings``, and ``dicomweb`` (:class:`DicomWeb`, or None where no server is named). The
+    application closes the engine when it shuts down.
 
     Args:
         settings: what to serve, and to whom.
@@ -55,10 +58,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.engine = engine
     app.state.access = access
     app.state.settings = settings
+    app.state.dicomweb = None if settings.dicomweb is None else DicomWeb(settings.dicomweb)
     install_problems(app)
     app.add_middleware(Guard, access=access, settings=settings)
     app.include_router(api.router)
     app.include_router(curation.router)
+    app.include_router(dicom_api.router)
+    add_pages(app)
     _name_problems(app)
     return app
 
