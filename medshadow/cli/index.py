@@ -12,6 +12,7 @@ import typer
 
 from medshadow.cli import index_record
 from medshadow.cli.index_record import COMMAND_LINE, By, Cases, Json
+from medshadow.errors import DataError
 
 if TYPE_CHECKING:
     from medshadow.data import CaseTable
@@ -47,9 +48,8 @@ def build_command(
 ) -> None:
     """Make a case store: vectors, diagnoses and small pictures of every case of a data set.
 
-    Stopped with Ctrl-C or by a power cut, the same command goes on with what is missing. With
-    --splits, what an unusual image is and how sure an answer is are learned from its validation
-    section.
+    Stopped with Ctrl-C or by a power cut, the same command goes on with what is missing. From the
+    validation section of --splits it learns what lookups warn of and how sure they are.
 
     Example: medshadow index build --data HAM10000 --model runs/d/model --cases cases.db
 
@@ -118,6 +118,42 @@ def add_command(
             {**asdict(found), "cases": len(store)},
             f"{words}; {len(store)} in {_shown(cases)}",
         )
+
+
+@app.command("calibrate")
+def calibrate_command(
+    data: Data,
+    model: Model,
+    cases: Cases,
+    splits: Annotated[
+        Path, typer.Option("--splits", help="The split whose training section the store holds.")
+    ],
+    setting: Setting = None,
+    as_json: Json = False,
+) -> None:
+    """Learn anew, from a split's validation section, what lookups warn of and how sure they are.
+
+    For a store that was upgraded, or has grown much since it was built.
+
+    Example: medshadow index calibrate --data HAM10000 --model runs/d/model --cases cases.db
+    --splits runs/d/splits.csv
+    """
+    from medshadow.networks import Embedder
+    from medshadow.retrieval import CaseStore, calibrate
+
+    sections = _sections(_table(data, setting), splits)
+    if "validation" not in sections:
+        raise DataError(f"{splits}: no validation cases; expected some to learn from")
+    with CaseStore(cases) as store:
+        calibrate(
+            store,
+            Embedder.load(model),
+            sections["training"],
+            sections["validation"],
+            progress=not as_json,
+        )
+    count = len(sections["validation"])
+    _tell(as_json, {"validation": count}, f"{_shown(cases)} calibrated on {count} cases")
 
 
 @app.command("verify")

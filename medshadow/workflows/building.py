@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medshadow.data.cases import CaseTable
 from medshadow.errors import StoreError
-from medshadow.retrieval import CaseStore
+from medshadow.retrieval import CaseStore, calibrate
 from medshadow.retrieval.database import store_url
 from medshadow.workflows.additions import add_cases, compared
 
@@ -38,8 +38,8 @@ def build_store(
         cases: what will be found; leave out of it what queries are to be drawn from.
         url_or_path: the SQLite file to make, or the URL of a database.
         diagnosis_names: label to diagnosis in words.
-        validation: cases that are not among ``cases``, to learn from what an unusual image is and
-            how sure an answer is.
+        validation: cases that are not among ``cases``, from which lookups learn what to warn of and
+            how sure they are; see :func:`medshadow.retrieval.calibrate`.
         by: who builds it, for the trail.
         progress: whether to show a bar.
 
@@ -55,7 +55,11 @@ def build_store(
     part = place and place.with_name(f"{place.name}.part")
     with _opened(part or url_or_path, embedder, cases, diagnosis_names or {}) as store:
         add_cases(store, embedder, cases, by=by, progress=progress)
+        if validation is not None:
+            calibrate(store, embedder, cases, validation, progress=progress)
     if place is not None and part is not None:
+        # A name that the store no longer has; a search writes another.
+        part.with_name(f"{part.name}.vectors").unlink(missing_ok=True)
         part.rename(place)
     return CaseStore(url_or_path)
 

@@ -13,7 +13,10 @@ from medshadow.cli import app
 from medshadow.cli.train import parse_setting
 
 run = CliRunner().invoke
-INDEX = ("build", "add", "withdraw", "consent", "verify", "backup", "rebuild", "upgrade", "trail")
+INDEX = (
+    *("build", "add", "calibrate", "withdraw", "consent", "verify", "backup", "rebuild", "upgrade"),
+    "trail",
+)
 
 
 def command(*words, **options):

@@ -108,12 +108,30 @@ def test_an_own_archive_is_read_by_its_columns(archive, tmp_path):
         assert not any("patient" in group for group in store.frame()["group"])
 
 
-def test_only_the_training_section_is_stored(lesions, tmp_path):
+def test_the_training_section_is_stored_and_the_validation_section_learned_from(lesions, tmp_path):
     table = split_cases(ham10k_cases(lesions), (0.5, 0.25, 0.25))
     save_split(table, tmp_path / "splits.csv")
     build(lesions, tmp_path / "cases.db", "--splits", tmp_path / "splits.csv")
     with CaseStore(tmp_path / "cases.db") as store:
         assert set(store.frame()["case_id"]) == set(table.section("training").frame["case_id"])
+        first = store.calibration
+    assert first is not None
+    done = index("calibrate", "--data", lesions, "--model", "model", "--json",
+                 "--cases", tmp_path / "cases.db", "--splits", tmp_path / "splits.csv")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"validation": len(table.section("validation"))}
+    with CaseStore(tmp_path / "cases.db") as store:
+        assert store.calibration == first
+
+
+def test_without_validation_cases_there_is_nothing_to_learn_from(lesions, tmp_path):
+    save_split(split_cases(ham10k_cases(lesions), {"training": 1.0}), tmp_path / "splits.csv")
+    build(lesions, tmp_path / "cases.db", "--splits", tmp_path / "splits.csv")
+    with CaseStore(tmp_path / "cases.db") as store:
+        assert store.calibration is None
+    done = index("calibrate", "--data", lesions, "--model", "model",
+                 "--cases", tmp_path / "cases.db", "--splits", tmp_path / "splits.csv")  # fmt: skip
+    assert "no validation cases" in str(done.exception)
 
 
 def test_a_store_that_exists_is_left_alone(archive, tmp_path):
