@@ -8,17 +8,16 @@ import pytest
 from medshadow.retrieval.familiarity import Familiarity, Gaussian, Look, colours_of
 
 
-def looks(seed, n=300, shift=0.0, tint=(0, 0, 0)):
-    """Skin-coloured noise with features of a few directions, moved by ``shift`` in all."""
+def looks(seed, n=600, features=0.0, colours=0.0):
+    """Values that vary in a few directions, and of another kind in all of them."""
     rng = np.random.default_rng(seed)
-    basis = np.random.default_rng(0).normal(size=(6, 40))
-    features = 3 + rng.normal(size=(n, 6)) @ basis + 0.3 * rng.normal(size=(n, 40))
-    features += shift * rng.normal(size=features.shape)
+    base = np.random.default_rng(0)
     found = []
-    for row in features:
-        skin = rng.normal(rng.uniform(140, 180), 12, (30, 40, 1)) * [1.1, 0.8, 0.7] + np.array(tint)
-        found.append(Look(row, colours_of(np.clip(skin, 0, 255).astype(np.uint8))))
-    return found
+    for dimensions, strange in ((80, features), (42, colours)):
+        few = rng.normal(size=(n, 6)) @ base.normal(size=(6, dimensions))
+        noise = rng.normal(size=(n, dimensions))
+        found.append(5 + few + (0.3 + strange) * noise)
+    return [Look(*row) for row in zip(*found, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,13 @@ def scores(known, found):
 
 def test_false_alarms_on_its_own_kind_are_as_promised(known):
     own = scores(known, looks(3, n=1000))
-    assert 0.01 <= np.mean(own > known.unlike) <= 0.05
-    assert np.mean(own > known.wrong_kind) <= 0.015
+    assert 0.01 <= np.mean(own > known.unlike) <= 0.06
+    assert np.mean(own > known.wrong_kind) <= 0.02
     assert known.unlike <= known.wrong_kind
     assert abs(np.median(own)) < 0.3
 
 
-@pytest.mark.parametrize("strange", [{"shift": 3.0}, {"tint": (-120, 20, 60)}])
+@pytest.mark.parametrize("strange", [{"features": 3.0}, {"colours": 3.0}])
 def test_features_and_colours_each_tell_another_kind(known, strange):
     assert (scores(known, looks(4, n=50, **strange)) > known.wrong_kind).all()
 
@@ -57,7 +56,7 @@ def test_too_few_images_set_no_limit():
 def test_survives_being_kept_as_json(known):
     again = Familiarity.from_dict(json.loads(json.dumps(known.to_dict(), allow_nan=False)))
     np.testing.assert_allclose(scores(again, looks(6)), scores(known, looks(6)), atol=0.01)
-    assert (again.unlike, again.wrong_kind, again.images) == (known.unlike, known.wrong_kind, 300)
+    assert (again.unlike, again.wrong_kind, again.images) == (known.unlike, known.wrong_kind, 600)
 
 
 def test_distance_is_the_gaussian_s_in_full():
@@ -78,7 +77,7 @@ def test_images_that_are_all_alike_do_not_divide_by_nothing():
     one = looks(1, n=1)[0]
     known = Familiarity.fit([one] * 30, [one] * 30)
     assert np.isfinite(known.score(one))
-    assert known.score(looks(9, n=1, shift=2.0)[0]) > known.wrong_kind
+    assert known.score(looks(9, n=1, features=2.0)[0]) > known.wrong_kind
     assert known.score(one) <= known.unlike
 
 
