@@ -11,8 +11,8 @@ import pytest
 from medshadow.errors import StoreError
 from medshadow.retrieval import vectors as module
 from medshadow.retrieval.snapshot import Snapshot
+from medshadow.retrieval.vector_layout import VectorFileError
 from medshadow.retrieval.vectors import (
-    VectorFileError,
     case_marks,
     erase_vectors,
     open_vectors,

@@ -1,0 +1,218 @@
+"""How long a search takes, whole, against a bare matrix product and the exact search of others.
+
+Drawn cases (several images a lesion, in clusters as a trained model makes them) go into a SQLite
+store; what is timed is `ExactSearch.search` from the query to the hits, the question to the store
+whether anything changed included. Peers get the vectors in memory and answer with row numbers:
+no groups, no filter, no ties, no withdrawal. Each round asks all of them, one after the other.
+
+    python benchmarks/search.py --cases 10000 100000 --queries 400
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from measuring import installed
+from threadpoolctl import threadpool_limits
+
+from medshadow.retrieval import CaseStore, ExactSearch
+
+DIM = 256
+K = 16
+# The longest that one search in a hundred may take, in milliseconds.
+BARS = {10_000: 5, 100_000: 25, 1_000_000: 150}
+FILTERS = {
+    "search()": None,
+    "search(), half of the cases": "sex=female",
+    "search(), 1 in 100": "site=scalp",
+}
+SITES = ("back", "trunk", "face", "lower extremity", "abdomen", "neck", "foot", "hand", "ear")
+CHECKED = 10
+
+Ask = Callable[[np.ndarray], Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--queries", type=int, default=400, help="of each kind and size")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where the stores are made; a temporary one")
+    options = parser.parse_args()
+    peers = ", ".join(f"{name} {installed(name)}" for name in ("numpy", "faiss-cpu", "usearch"))
+    print(
+        f"{DIM} dimensions, k = {K}, {options.queries} queries, {options.threads} threads; {peers}"
+    )
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder) as folder,
+        threadpool_limits(options.threads),
+    ):
+        for cases in options.cases:
+            measure(Path(folder) / f"{cases}.db", cases, options)
+
+
+def measure(path: Path, cases: int, options: argparse.Namespace) -> None:
+    rng = np.random.default_rng(0)
+    frame, vectors = drawn_cases(cases, rng)
+    chosen = vectors[rng.integers(0, cases, options.queries)]
+    queries = unit(chosen + rng.normal(0, 0.03, chosen.shape).astype(np.float32))
+    settings = {"name": "drawn", "model_digest": "m", "embedding_dim": DIM, "preprocess": {}}
+    with CaseStore.create(path, **settings) as store:
+        print(f"\n## {cases:,} cases (load {load()})\n")
+        print("| step | s |\n| --- | --- |")
+        add = timed(lambda: store.add(frame, vectors, model_digest="m", batch_size=20_000))
+        first = timed(lambda: ExactSearch(store))
+        later, search = timed(lambda: ExactSearch(store))
+        print(f"| adding the cases to the store | {add[0]:.2f} |")
+        print(f"| first opening, the vector file is made | {first[0]:.2f} |")
+        print(f"| later opening | {later:.2f} |")
+        del first
+        print_table(latencies(search, vectors, queries, options.threads), cases)
+        print_catching_up(store, search, frame, queries)
+        del search
+        check_exactness(store, frame, vectors, queries[:CHECKED])
+    print(f"\nload {load()}")
+
+
+def drawn_cases(cases: int, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
+    """Cases of seven diagnoses, three images a lesion, and their vectors."""
+    lesion = np.arange(cases) // 3
+    label = rng.integers(0, 7, lesion[-1] + 1)[lesion]
+    frame = pd.DataFrame(
+        {
+            "case_id": [f"ISIC_{case:07}" for case in range(cases)],
+            "group": [f"HAM_{group:07}" for group in lesion],
+            "label": np.array(["nv", "mel", "bkl", "bcc", "akiec", "vasc", "df"])[label],
+            "sex": rng.choice(["female", "male"], cases),
+            "age": rng.integers(1, 18, cases) * 5.0,
+            "site": np.where(rng.random(cases) < 0.01, "scalp", rng.choice(SITES, cases)),
+        }
+    )
+    vectors = rng.standard_normal((7, DIM), dtype=np.float32)[label]
+    vectors += rng.standard_normal((lesion[-1] + 1, DIM), dtype=np.float32)[lesion] * 0.7
+    vectors += rng.standard_normal((cases, DIM), dtype=np.float32) * 0.4
+    return frame, unit(vectors)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def latencies(
+    search: ExactSearch, vectors: np.ndarray, queries: np.ndarray, threads: int
+) -> dict[str, np.ndarray]:
+    """Seconds that each way of asking took for each query."""
+    ways: dict[str, Ask] = {"bare matrix product": lambda query: vectors @ query}
+    ways |= {
+        name: lambda query, where=where: search.search(query, K, where)
+        for name, where in FILTERS.items()
+    }
+    ways |= peers_of(vectors, threads)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for ask in ways.values():
+        for query in queries[:3]:
+            ask(query)
+    # In rounds, so that a busy spell of the machine meets all of them.
+    for some in np.array_split(queries, min(len(queries), 20)):
+        for name, ask in ways.items():
+            taken[name] += [timed(lambda query=query, ask=ask: ask(query))[0] for query in some]
+    return {name: np.array(seconds) for name, seconds in taken.items()}
+
+
+def peers_of(vectors: np.ndarray, threads: int) -> dict[str, Ask]:
+    peers: dict[str, Ask] = {}
+    if installed("faiss-cpu"):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        index = faiss.IndexFlatIP(DIM)
+        index.add(vectors)
+        peers["faiss IndexFlatIP"] = lambda query: index.search(query[None], K)
+    if installed("usearch"):
+        from usearch.index import search as usearch
+
+        peers["usearch, exact"] = lambda query: usearch(
+            vectors, query, K, "ip", exact=True, threads=threads
+        )
+    return peers
+
+
+def print_table(taken: dict[str, np.ndarray], cases: int) -> None:
+    bare = np.median(taken["bare matrix product"])
+    bar = BARS.get(cases)
+    print(
+        "\n| | median, ms | p99, ms | worst, ms | median against the bare product | bar for p99 |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, seconds in taken.items():
+        median, p99, worst = (1000 * np.quantile(seconds, q) for q in (0.5, 0.99, 1))
+        verdict = ""
+        if bar and name in FILTERS:
+            verdict = f"{bar} ms: {'reached' if p99 <= bar else 'missed'}"
+        print(
+            f"| {name} | {median:.2f} | {p99:.2f} | {worst:.2f} "
+            f"| {median / (1000 * bare):.2f} | {verdict} |"
+        )
+
+
+def print_catching_up(
+    store: CaseStore, search: ExactSearch, frame: pd.DataFrame, queries: np.ndarray
+) -> None:
+    """How long the first search takes after each kind of change."""
+
+    def first_after(change: Callable[[], object]) -> float:
+        change()
+        return 1000 * timed(lambda: search.search(queries[0], K))[0]
+
+    one = frame["case_id"][0]
+    new = frame[:1].assign(case_id="new")
+    vector = search.vector_of(one)[None]
+    print("\n| first search after | ms |\n| --- | --- |")
+    for name, change in {
+        "a case was added": lambda: store.add(new, vector, model_digest="m"),
+        "a consent was suspended": lambda: store.set_consent(one, "suspended"),
+        "it was given again": lambda: store.set_consent(one, "given"),
+        "a case was withdrawn": lambda: store.withdraw("new"),
+    }.items():
+        print(f"| {name} | {first_after(change):.2f} |")
+
+
+def check_exactness(
+    store: CaseStore, frame: pd.DataFrame, vectors: np.ndarray, queries: np.ndarray
+) -> None:
+    """Compare the hits with those of every cosine in float64; `frame` in the order added."""
+    search = ExactSearch(store)
+    groups = frame["group"].to_numpy()
+    agreeing = 0
+    for query in queries:
+        cosine = np.concatenate(
+            [
+                part.astype(np.float64) @ query / np.linalg.norm(part.astype(np.float64), axis=1)
+                for part in np.array_split(vectors, 1 + len(vectors) // 50_000)
+            ]
+        )
+        best = pd.Series(cosine).groupby(groups).max().nlargest(K).index.tolist()
+        agreeing += [hit.group for hit in search.search(query, K)] == best
+    print(f"\nSame groups in the same order as in float64: {agreeing} of {len(queries)} queries.")
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def load() -> str:
+    return Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else "?"
+
+
+if __name__ == "__main__":
+    main()
