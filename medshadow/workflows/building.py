@@ -58,9 +58,7 @@ def build_store(
         if validation is not None:
             calibrate(store, embedder, cases, validation, progress=progress)
     if place is not None and part is not None:
-        # A name that the store no longer has; a search writes another.
-        part.with_name(f"{part.name}.vectors").unlink(missing_ok=True)
-        part.rename(place)
+        _rename(part, place)
     return CaseStore(url_or_path)
 
 
@@ -96,7 +94,7 @@ def _opened(
         file = file_of(place)
         if file is None:
             raise
-    delete_store(file)
+    _delete(file)
     return create()
 
 
@@ -108,10 +106,20 @@ def _is_begun(store: CaseStore, embedder: Embedder, cases: CaseTable) -> bool:
     return not there.changed and not there.others
 
 
-def delete_store(file: Path) -> None:
-    """Delete a SQLite store and what lies beside it."""
-    for end in ("", "-wal", "-shm", ".vectors"):
-        file.with_name(f"{file.name}{end}").unlink(missing_ok=True)
+def _rename(part: Path, place: Path) -> None:
+    """Give a closed store its name, and delete what lay beside it under the other."""
+    log = part.with_name(f"{part.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreError(f"{part} is open in another process; build again when that has ended")
+    part.rename(place)
+    _delete(part)
+
+
+def _delete(file: Path) -> None:
+    """Delete a store that was begun, and its log, vectors and locks."""
+    for path in file.parent.iterdir():
+        if path.name.startswith(file.name):
+            path.unlink()
 
 
 def names_of_diagnoses(cases: CaseTable) -> dict[str, str]:

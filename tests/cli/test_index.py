@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sqlite3
 
 import pytest
 import torch
@@ -165,6 +166,27 @@ def test_a_stopped_build_shows_no_store_and_goes_on(archive, tmp_path, monkeypat
     with CaseStore(cases) as store:
         assert len(store) == 5
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_store_that_somebody_else_has_open_does_not_lose_its_log(archive, tmp_path, monkeypatch):
+    real = additions.add_cases
+
+    def read_by_another(store, *arguments, **options):
+        other = sqlite3.connect(tmp_path / "cases.db.part")
+        others.append(other)
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM cases").fetchall()
+        return real(store, *arguments, **options)
+
+    others = []
+    monkeypatch.setattr("medshadow.workflows.building.add_cases", read_by_another)
+    words = ["build", "--data", archive, "--model", "model", "--cases", tmp_path / "cases.db", *OWN]
+    assert "open in another process" in str(index(*words).exception)
+    others[0].close()
+    monkeypatch.undo()
+    monkeypatch.setenv("MEDSHADOW_SITE_KEY", "k" * 32)
+    monkeypatch.setattr(Embedder, "load", lambda folder: small_model())
+    assert build(archive, tmp_path / "cases.db", *OWN) == {"cases": 5}
 
 
 @pytest.mark.parametrize("other", ["model", "cases"])
