@@ -196,10 +196,9 @@ class CaseLookup:
         if picture is None:
             raise StoreError(f"no picture of case {case_id!r} was kept: nothing can be explained")
         side = str(facts_of(case.metadata)["laterality"] or "")
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
         return explain(
             self.embedder,
-            pixels,
+            _pixels_of(image),
             picture,
             laterality=laterality or "",
             case_laterality=side if side in ("left", "right") else "",
@@ -217,7 +216,7 @@ class CaseLookup:
             raise ValueError(f'laterality must be "left", "right" or None; found {laterality!r}')
         conditions = tuple(parse_where(where))
         excluded = tuple(str(group) for group in exclude_groups)
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        pixels = _pixels_of(image)
         side = laterality or ""
         return _Asked(pixels, self.encoder(pixels, side), k, conditions, excluded, side)
 
@@ -294,6 +293,12 @@ class CaseLookup:
         if kept.shape != query.shape:
             return False
         return float(np.abs(kept.astype(float) - query.astype(float)).mean()) <= _SAME_PICTURE
+
+
+def _pixels_of(image: str | Path | np.ndarray) -> np.ndarray:
+    pixels = image if isinstance(image, np.ndarray) else read_image(image)
+    # PyTorch takes no array that cannot be written to, such as one on a file or on bytes.
+    return pixels if pixels.flags.writeable else pixels.copy()
 
 
 @dataclass(frozen=True, eq=False)
