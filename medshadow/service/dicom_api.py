@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
 from medshadow.errors import DataError, ImageReadError, ImageTooLargeError
-from medshadow.service.api import PROBLEMS, Engine, Reader, expects
+from medshadow.service.api import JSON, PROBLEMS, Engine, Reader
 from medshadow.service.dicomweb import DicomWeb, Instance
 from medshadow.service.dicomweb_line import DicomWebError, InstanceNotFoundError
 from medshadow.service.models import Answer, Answered, Asked, K, Where, answer_of
@@ -80,7 +80,7 @@ async def fetched(dicomweb: DicomWeb, reference: str) -> Instance:
     tags=["DICOM"],
     summary="Look up an image of the DICOMweb server, and store the answer beside it",
     status_code=201,
-    dependencies=[Depends(expects("application/json"))],
+    dependencies=JSON,
 )
 async def report(
     person: Reader,

@@ -156,15 +156,23 @@ https://pacs.example/dicom-web
             raise DataError("study: expected a Study Instance UID: digits and dots, 64 at most")
 
         def ask(client: DICOMwebClient) -> list[str]:
-            found = client.search_for_instances(study, get_remaining=True)
-            uids = [[item[tag]["Value"][0] for tag in (_SERIES, _INSTANCE_UID)] for item in found]
-            paths = [f"studies/{study}/series/{uid[0]}/instances/{uid[1]}" for uid in uids]
-            return list(dict.fromkeys(str(self.reference(path)) for path in paths))
+            found: dict[str, None] = {}
+            # Servers may send a part, and some send the same whatever the offset.
+            while new := set(self._listed(client, study, len(found))) - set(found):
+                found.update(dict.fromkeys(new))
+            return list(found)
 
         found = self._line.ask("search", ask)
         if not found:
             raise InstanceNotFoundError(f"{self.url}: holds no instance of that study")
         return found
+
+    def _listed(self, client: DICOMwebClient, study: str, offset: int) -> list[str]:
+        items: Any = client.search_for_instances(study, offset=offset)
+        uids = [[str(item[tag]["Value"][0]) for tag in (_SERIES, _INSTANCE_UID)] for item in items]
+        if not all(re.fullmatch(_UID, uid) for pair in uids for uid in pair):
+            raise ValueError
+        return [str(Reference(study, *pair)) for pair in uids]
 
     def header(self, reference: str, keywords: Sequence[str]) -> Dataset:
         """Some attributes of an instance by WADO-RS metadata; no others are looked at.
