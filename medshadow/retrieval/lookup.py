@@ -20,21 +20,14 @@ from medshadow.retrieval.encoders import Encoded, Encoder, TorchEncoder
 from medshadow.retrieval.facts import facts_of
 from medshadow.retrieval.ranking import Hit, Ranking
 from medshadow.retrieval.refinement import refined_query
+from medshadow.retrieval.same_image import shows_query
 from medshadow.retrieval.search import ExactSearch
 from medshadow.retrieval.store import CaseStore
-from medshadow.retrieval.thumbnails import decode_thumbnail, jpeg_thumbnail
 from medshadow.retrieval.where import Condition, Where, parse_where
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
     from medshadow.retrieval.explain import Explanation
-
-# Where a picture was kept, pixels decide whether a case this close is the query itself: a well
-# trained model brings different lesions as close. Without a picture the vector must be the same.
-_CLOSE = 0.9
-_SAME_VECTOR = 1 - 1e-6
-# Mean difference in grey levels between two encodings of the same pixels stays below this.
-_SAME_PICTURE = 3.0
 
 Laterality = Literal["left", "right"]
 
@@ -252,7 +245,7 @@ class CaseLookup:
         warnings = [
             *cautions.about_image(self.calibration, asked.pixels, asked.encoded.pooled),
             *cautions.disagreeing(answer),
-            *(cautions.same_image(hit) for hit in hits if self._is_same(hit, asked.pixels)),
+            *(cautions.same_image(hit) for hit in shows_query(self.store, hits, asked.pixels)),
             *([cautions.which_eye()] if self._tells_eyes_apart and not asked.laterality else []),
             *cautions.few_cases(len(hits), asked.k, asked.words),
             *cautions.about_malignant(malignant, outside, self.store.malignant_word),
@@ -282,17 +275,6 @@ class CaseLookup:
         """
         vector = self.search.vector_of(case_id)
         return self.search.search(vector, 1, where=[Condition("case_id", "=", case_id)])[0]
-
-    def _is_same(self, hit: Hit, pixels: np.ndarray) -> bool:
-        if hit.similarity < _CLOSE:
-            return False
-        kept = self.store.image_of(hit.case_id)
-        if kept is None:
-            return hit.similarity >= _SAME_VECTOR
-        query = decode_thumbnail(jpeg_thumbnail(pixels))
-        if kept.shape != query.shape:
-            return False
-        return float(np.abs(kept.astype(float) - query.astype(float)).mean()) <= _SAME_PICTURE
 
 
 def _pixels_of(image: str | Path | np.ndarray) -> np.ndarray:

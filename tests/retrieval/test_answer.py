@@ -8,6 +8,7 @@ from PIL import ImageOps
 from PIL.Image import fromarray
 
 from medshadow.data import read_image
+from medshadow.errors import StoreError
 from medshadow.retrieval import Hit, LookupAnswer, contact_sheet
 from medshadow.retrieval.answer import Archive
 from medshadow.retrieval.facts import metadata_in_words
@@ -122,3 +123,30 @@ def test_filters_read_sets_keywords_flags_and_eyes(eye_lookup, drawn_eyes, where
         "eye=left and age>=52": set("2345"),
     }
     assert {hit.group for hit in answer.hits} == expected.get(where, {"4"})
+
+
+def test_explains_with_the_eye_that_each_image_shows(eye_lookup, drawn_eyes, monkeypatch):
+    import medshadow.retrieval.explain as module
+
+    asked = []
+    real = module.explain
+    monkeypatch.setattr(module, "explain", lambda *a, **o: asked.append(o) or real(*a, **o))
+    query = drawn_eyes.frame["image"][0]
+    found = eye_lookup.explain(query, "3_left", laterality="right")
+    assert asked == [{"laterality": "right", "case_laterality": "left"}]
+    assert found.query_map.shape == found.case_map.shape == (80, 96)
+    hits = eye_lookup.lookup(query, k=6, where="eye=left", laterality="right").hits
+    hit = next(hit for hit in hits if hit.case_id == "3_left")
+    assert found.similarity == pytest.approx(hit.similarity, abs=0.05)
+
+
+def test_explains_no_case_that_may_not_be_shown_or_has_no_picture(eye_lookup, drawn_eyes):
+    query, store = drawn_eyes.frame["image"][0], eye_lookup.store
+    store.set_consent("3_left", "suspended")
+    with pytest.raises(StoreError, match="3_left"):
+        eye_lookup.explain(query, "3_left")
+    vector = store.embeddings()[:1]
+    row = drawn_eyes.frame.head(1).assign(case_id="bare", group="bare")
+    store.add(row, vector, model_digest=store.model_digest)
+    with pytest.raises(StoreError, match="no picture"):
+        eye_lookup.explain(query, "bare")
