@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medshadow.cli import index_record
+from medshadow.cli import dicom, index_record
 from medshadow.cli.index_record import COMMAND_LINE, By, Cases, Json
 from medshadow.errors import DataError
 
@@ -236,6 +236,7 @@ def upgrade_command(cases: Cases, as_json: Json = False) -> None:
     )
 
 
+app.command("add-study")(dicom.add_study_command)
 app.command("withdraw")(index_record.withdraw_command)
 app.command("consent")(index_record.consent_command)
 app.command("trail")(index_record.trail_command)
