@@ -240,3 +240,15 @@ def test_figures_are_pictures_with_content(finished_run):
         pixels = np.asarray(Image.open(path).convert("L"))
         assert min(pixels.shape) > 200, path.name
         assert pixels.std() > 5, path.name
+
+
+def test_the_store_is_calibrated_on_the_validation_section(finished_run):
+    out, summary = finished_run
+    split = pd.read_csv(out / "splits.csv", keep_default_na=False)
+    with CaseStore(out / "cases.db") as store:
+        assert not set(split[split["section"] == "validation"]["group"]) & set(
+            store.frame()["group"]
+        )
+        assert store.calibration["model_digest"] == store.model_digest
+        assert store.calibration["quality"]["shorter_side"] > 0
+    assert summary.answer.to_dict()["archive"]["source"] == store.source
