@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -102,30 +101,22 @@ class Embedder(nn.Module):
         """The same network up to its pooled features: gives them as unit vectors, N x C."""
         return Embedder(self.backbone, None, pooling=self.pooling, preprocess=self.preprocess)
 
-    def whiten_on(self, features: np.ndarray, labels: Sequence[object]) -> np.ndarray:
-        """Put a whitening, fitted to features of known cases, in the place of the trained head.
-
-        See :class:`~medshadow.networks.Whitening`. The embedding keeps its dimension D, but
-        takes no more than the C of the features.
+    def end_with(self, head: Whitening) -> None:
+        """Put another last layer in the place of the trained head; it decides D from now on.
 
         Args:
-            features: N x C unit vectors of known cases, as :meth:`without_head` gives them.
-            labels: the class of each.
-
-        Returns:
-            The embeddings of these cases from now on, float32 N x D unit vectors.
+            head: takes the pooled features, of C channels.
 
         Raises:
-            ValueError: the embedder has no trained head, or see ``Whitening.fit``.
+            ValueError: the layer takes another number of channels.
         """
-        if not isinstance(self.head, nn.Linear):
-            raise ValueError("only a trained head can be replaced; this embedder has none")
-        dim = min(self.embedding_dim, self.backbone.channels)
-        whitening = Whitening.fit(features, labels, dim)
-        with torch.inference_mode():
-            moved = whitening(torch.tensor(features, dtype=torch.float32))
-        self.head, self.embedding_dim = whitening.to(self.head.weight.device), dim
-        return F.normalize(moved, dim=1).numpy()
+        dim, channels = head.projection.shape
+        if channels != self.backbone.channels:
+            raise ValueError(
+                f"the head takes {channels} channels; the backbone gives {self.backbone.channels}"
+            )
+        device = next(self.backbone.parameters()).device
+        self.head, self.embedding_dim = head.to(device), dim
 
     @property
     def query_views(self) -> int:

@@ -22,7 +22,8 @@ class Whitening(nn.Module):
 
     Args:
         channels: C, channels of the pooled features.
-        dim: D, at most C.
+        dim: D; above C where other rows stand beside the whitening's own
+            (:func:`medshadow.training.fit_final_head`).
     """
 
     mean: Tensor
@@ -30,13 +31,13 @@ class Whitening(nn.Module):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        if not 1 <= dim <= channels:
-            raise ValueError(f"whitening gives 1 to {channels} dimensions; found {dim}")
+        if dim < 1:
+            raise ValueError(f"whitening gives 1 dimension or more; found {dim}")
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("projection", torch.zeros(dim, channels))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """N x C features to N x D, not yet of unit length."""
+        """N x C features, of any length, to N x D, not yet of unit length."""
         return F.linear(F.normalize(pooled.float(), dim=1) - self.mean, self.projection)
 
     @classmethod
@@ -59,7 +60,7 @@ class Whitening(nn.Module):
 
         Raises:
             ValueError: there is no feature, or not one label for each, or fewer than two classes,
-                or the features of each class are all alike.
+                or the features of each class are all alike, or ``dim`` is out of its range.
 
         Example:
             >>> rng = np.random.default_rng(0)
@@ -75,6 +76,11 @@ class Whitening(nn.Module):
             raise ValueError(
                 f"{len(features)} features and {len(code)} labels of {len(classes)} classes; "
                 "whitening needs a label for each feature and two classes or more"
+            )
+        if not 1 <= dim <= np.shape(features)[1]:
+            raise ValueError(
+                f"dim must be from 1 to the {np.shape(features)[1]} channels of the features; "
+                f"found {dim}"
             )
         values = np.asarray(features, dtype=np.float64)
         means = np.stack([values[code == c].mean(0) for c in range(len(classes))])

@@ -16,6 +16,7 @@ _FILE_OF = {
     "adamw": "optimization",
     "cached_backward": "large_batch",
     "cosine": "optimization",
+    "fit_final_head": "final_head",
     "gather_with_gradient": "distributed",
     "mixed_chunks": "large_batch",
     "objective": "objectives",

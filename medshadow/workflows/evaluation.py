@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from medshadow.data.cases import CaseTable
 from medshadow.data.readers import read_image
 from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose
 from medshadow.retrieval.encode import encode_cases
+from medshadow.training.final_head import fit_final_head
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
+    from medshadow.training import MetricTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def embed_section(embedder: Embedder, table: CaseTable, section: str) -> EmbeddedCases:
@@ -25,14 +31,28 @@ def embed_section(embedder: Embedder, table: CaseTable, section: str) -> Embedde
     return EmbeddedCases(encode_cases(embedder, cases, views=views), cases.frame)
 
 
-def whitened_gallery(embedder: Embedder, table: CaseTable) -> EmbeddedCases:
-    """Encode the training section and whiten a newly trained embedder on it.
+def finished_gallery(trainer: MetricTrainer, table: CaseTable) -> EmbeddedCases:
+    """Encode the training section and give a trained embedder its last layer, fitted to it.
 
-    Of several labels of a case the one that stands for it is its class.
+    See :func:`~medshadow.training.fit_final_head`. Of several labels of a case the one that stands for
+    it is its class.
     """
-    features = embed_section(embedder.without_head(), table, "training")
-    whitened = embedder.whiten_on(features.embeddings, features.frame["label"].tolist())
-    return EmbeddedCases(whitened, features.frame)
+    embedder, cases = trainer.embedder, table.section("training")
+    logger.info("encoding the training section, to fit the last layer to it")
+    features = embed_section(embedder.without_head(), table, "training").embeddings
+    head = fit_final_head(
+        features,
+        cases.frame["label"].tolist(),
+        torch.from_numpy(np.stack([item["label"] for item in cases.datalist()])),
+        trainer.loss,
+        trainer.loader.batch_sampler,
+        embedder.embedding_dim,
+    )
+    embedder.end_with(head)
+    with torch.inference_mode():
+        pooled = torch.from_numpy(features).to(trainer.device)
+        vectors = embedder.embed(pooled).cpu().numpy()
+    return EmbeddedCases(vectors, cases.frame)
 
 
 def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> Diagnostics:

@@ -67,7 +67,7 @@ class Pipeline:
             metrics = self._baselines()
             tracked.watch(self.trainer)
             embedder = self.trainer.run(resume=self.output.resume)
-            gallery = ev.whitened_gallery(embedder, self.table)
+            gallery = ev.finished_gallery(self.trainer, self.table)
             embedder.save(self.output.model)
             diagnostics = self._diagnose(embedder, gallery)
             metrics |= ev.flat_metrics("test", diagnostics)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medshadow.errors import ModelFolderError, OptionalDependencyError
-from medshadow.networks import Embedder, backbone
+from medshadow.networks import Embedder, Whitening, backbone
 from medshadow.networks.backbones import MONAI_NETS
 
 
@@ -185,28 +185,27 @@ def test_without_timm_the_extra_is_named(monkeypatch):
         backbone("timm/resnet18")
 
 
-def test_whitened_embeddings_are_kept_by_the_model_folder(embedder, tmp_path):
+def test_another_last_layer_is_kept_by_the_model_folder(embedder, tmp_path):
     images, labels = torch.rand(20, 3, 64, 64), ["nv", "mel"] * 10
     with torch.no_grad():
         features = embedder.without_head()(images).numpy()
-    dim, before = embedder.embedding_dim, embedder.digest
-    moved = embedder.whiten_on(features, labels)
-    assert moved.shape == (20, dim)
+    before = embedder.digest
+    embedder.end_with(Whitening.fit(features, labels, 5))
+    with torch.no_grad():
+        moved = embedder.embed(torch.from_numpy(features)).numpy()
+        np.testing.assert_allclose(embedder(images).numpy(), moved, atol=1e-4)
+    assert moved.shape == (20, 5)
     np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
     assert embedder.digest != before
     loaded = Embedder.load(embedder.save(tmp_path))
+    assert loaded.embedding_dim == 5
     with torch.no_grad():
         np.testing.assert_allclose(loaded(images).numpy(), moved, atol=1e-4)
-    with pytest.raises(ValueError, match="only a trained head"):
-        embedder.whiten_on(features, labels)
 
 
-def test_whitening_takes_no_more_dimensions_than_there_are_channels(tmp_path):
-    wide = Embedder(backbone("efficientnet-lite0", pretrained=False), embedding_dim=2000).eval()
-    features = np.random.default_rng(0).normal(size=(20, 1280))
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    assert wide.whiten_on(features, ["nv", "mel"] * 10).shape == (20, 1280)
-    assert Embedder.load(wide.save(tmp_path)).embedding_dim == 1280
+def test_a_last_layer_for_other_features_is_refused(embedder):
+    with pytest.raises(ValueError, match="the head takes 7 channels; the backbone gives"):
+        embedder.end_with(Whitening(7, 3))
 
 
 def test_an_unknown_head_is_refused(embedder, tmp_path):

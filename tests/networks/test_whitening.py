@@ -77,5 +77,5 @@ def test_what_cannot_be_whitened_is_refused(features, labels, message):
 
 def test_no_more_dimensions_than_channels():
     features, codes = cases(2)
-    with pytest.raises(ValueError, match="1 to 12 dimensions"):
+    with pytest.raises(ValueError, match="from 1 to the 12 channels"):
         Whitening.fit(features, codes, 13)

@@ -1,0 +1,78 @@
+"""The last layer that is fitted after training, on drawn features."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from medshadow.data import PKSampler
+from medshadow.losses import CrossBatchMemory, ShadowLoss
+from medshadow.networks import Whitening
+from medshadow.training import fit_final_head
+
+CLASSES = np.repeat(["mel", "nv", "bcc"], 40)
+
+
+@pytest.fixture
+def features():
+    """Unit vectors whose classes differ along one weak axis each, under strong common variation."""
+    rng = np.random.default_rng(0)
+    own = np.eye(3)[np.repeat(range(3), 40)] * 1.0
+    values = np.concatenate([own, np.zeros((120, 13))], axis=1) + rng.normal(size=(120, 16)) * (
+        [0.3] * 3 + [0.05] * 10 + [2.0] * 3
+    )
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def sampler(seed=0):
+    return PKSampler(CLASSES.tolist(), range(120), None, 8, batches_per_epoch=20, seed=seed)
+
+
+def targets():
+    return torch.from_numpy(np.repeat([2, 1, 0], 40))
+
+
+def nearest_is_right(vectors):
+    vectors = normalize(vectors, dim=1)
+    similarity = (vectors @ vectors.T).fill_diagonal_(-1)
+    return float((CLASSES[similarity.argmax(1)] == CLASSES).mean())
+
+
+def test_it_finds_what_the_features_hide(features):
+    head = fit_final_head(features, CLASSES, targets(), ShadowLoss(margin=0.1), sampler(), 4)
+    vectors = head(torch.from_numpy(features))
+    assert vectors.shape == (120, 8)
+    before = nearest_is_right(torch.from_numpy(features))
+    assert nearest_is_right(vectors) > before + 0.15
+
+
+def test_both_parts_have_one_mean_length_and_the_second_is_the_whitening(features):
+    head = fit_final_head(features, CLASSES, targets(), ShadowLoss(margin=0.1), sampler(), 4)
+    vectors = head(torch.from_numpy(features))
+    assert vectors[:, :4].norm(dim=1).mean() == pytest.approx(1, abs=1e-3)
+    assert vectors[:, 4:].norm(dim=1).mean() == pytest.approx(1, abs=1e-3)
+    whitening = Whitening.fit(features, CLASSES, 4)(torch.from_numpy(features))
+    ratio = vectors[:, 4:] / whitening
+    assert ratio.std() / ratio.mean() < 1e-2
+
+
+def test_it_is_a_function_of_the_samplers_seed_and_leaves_the_generator(features):
+    state = torch.get_rng_state()
+    heads = [
+        fit_final_head(features, CLASSES, targets(), ShadowLoss(margin=0.1), sampler(seed), 4)
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(heads[0].projection, heads[1].projection)
+    assert not torch.equal(heads[0].projection, heads[2].projection)
+
+
+def test_label_sets_and_a_memory_will_do(features):
+    sets = torch.nn.functional.one_hot(targets(), 3).float()
+    loss = CrossBatchMemory(ShadowLoss(margin=0.1), size=64)
+    loss(torch.randn(4, 9), torch.tensor([0, 0, 1, 1]))  # of another dimension: it must be emptied
+    head = fit_final_head(features, CLASSES, targets(), loss, sampler(), 4)
+    assert head(torch.from_numpy(features)).isfinite().all()
+    of_sets = fit_final_head(features, CLASSES, sets, ShadowLoss(margin=0.1), sampler(), 4)
+    of_labels = fit_final_head(features, CLASSES, targets(), ShadowLoss(margin=0.1), sampler(), 4)
+    torch.testing.assert_close(of_sets.projection, of_labels.projection, atol=1e-2, rtol=1e-2)
