@@ -1,11 +1,15 @@
 """The Dockerfile, the compose file and the words that build the image without an engine."""
 
+import email
 import importlib.util
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -151,3 +155,38 @@ def test_pip_s_settings_go_into_the_build_and_not_into_the_image(build, tmp_path
     assert f"id=pip,src={tmp_path}/pip.conf" in words
     assert f"{wheels}:{wheels}:ro" in words
     assert "--pull-never" in words
+
+
+def test_an_image_is_posted_as_a_browser_posts_it(build, tmp_path, monkeypatch):
+    asked = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n"
+            asked.append((self.path, self.headers["Authorization"], head.encode() + body))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(build, "PORT", server.server_port)
+        (tmp_path / "lesion.jpg").write_bytes(bytes(range(256)))
+        assert build.post_image("/api/lookup", tmp_path / "lesion.jpg", "secret") == b"{}"
+        server.shutdown()
+    ((path, authorization, message),) = asked
+    assert (path, authorization) == ("/api/lookup", "Bearer secret")
+    (part,) = email.message_from_bytes(message).get_payload()
+    assert part.get_param("name", header="content-disposition") == "image"
+    assert part.get_payload(decode=True) == bytes(range(256))
+
+
+def test_a_service_that_does_not_come_up_is_waited_for_and_given_up(build, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(build, "PORT", listening.getsockname()[1])
+    with pytest.raises(OSError, match="refused"):
+        build.wait_for("/health", seconds=0)
