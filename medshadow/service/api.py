@@ -114,7 +114,7 @@ async def lookup(
     if (image is None) == (not reference):
         raise Problem(422, "Expected an image or a reference.")
     content: bytes | np.ndarray
-    side: str = ""
+    side: Literal["left", "right", ""] = ""
     if image is not None:
         content = await image.read()
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.config import JsonDict
 
-_HIT = {
+_HIT: JsonDict = {
     "rank": 1,
     "similarity": 0.91,
     "case_id": "ISIC_0024306",

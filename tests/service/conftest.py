@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from medshadow.networks import Embedder, backbone
 from medshadow.retrieval import CaseStore, encode_images, jpeg_thumbnail
-from medshadow.retrieval.encoders import TorchEncoder
+from medshadow.retrieval.encoders import QueryViews, TorchEncoder
 from medshadow.service import ServiceSettings, create_app, engine
 
 READER = "reader-token-of-the-tests"
@@ -38,18 +38,30 @@ def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(scope="session")
-def _archive(tmp_path_factory):
-    """(store, model folder), never written to."""
-    folder = tmp_path_factory.mktemp("archive")
+def _embedder(pixels: list[np.ndarray]) -> Embedder:
+    """Random weights, with the statistics of these images: without, all images look alike."""
     torch.manual_seed(2)
     embedder = Embedder(
         backbone("efficientnet-lite0", pretrained=False),
         embedding_dim=16,
         preprocess={"preset": "dermatology", "size": 64},
-    ).eval()
-    embedder.save(folder / "model")
+    )
+    for module in embedder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all that it has seen
+    views = QueryViews(embedder)
+    with torch.no_grad():
+        embedder.train()(torch.stack([views(image)[0] for image in pixels]))
+    return embedder.eval()
+
+
+@pytest.fixture(scope="session")
+def _archive(tmp_path_factory):
+    """(store, model folder), never written to."""
+    folder = tmp_path_factory.mktemp("archive")
     pixels = [draw_lesion(seed) for seed in range(12)]
+    embedder = _embedder(pixels)
+    embedder.save(folder / "model")
     frame = pd.DataFrame(
         {
             "case_id": [f"case{n:02}" for n in range(12)],

@@ -13,6 +13,7 @@ def _look_up(client, image, **fields):
 def test_a_lookup_answers_with_cases_and_a_token(reader, lesion):
     answer = _look_up(reader, lesion, k=3, where="sex=female").json()
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    assert answer["hits"][0]["similarity"] > answer["hits"][2]["similarity"]
     assert {hit["sex"] for hit in answer["hits"]} == {"female"}
     assert answer["hits"][0]["established"] == "histology"
     assert answer["hits"][0]["thumbnail"] is None
