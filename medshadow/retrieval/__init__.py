@@ -13,6 +13,7 @@ _FILE_OF = {
     "Condition": "where",
     "Encoded": "encoders",
     "ExactSearch": "search",
+    "Explanation": "explain",
     "Hit": "ranking",
     "LookupAnswer": "answer",
     "LookupWarning": "cautions",
