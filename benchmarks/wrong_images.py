@@ -26,7 +26,7 @@ from medshadow.data import CaseTable, ham10k_cases, odir5k_cases, read_image
 from medshadow.networks import Embedder
 from medshadow.retrieval.encoders import Encoder, best_encoder
 from medshadow.retrieval.familiarity import Familiarity, Look, colours_of
-from medshadow.retrieval.image_quality import QualityLimits, quality_of
+from medshadow.retrieval.image_quality import Quality, QualityLimits, quality_of
 
 # Medical images among scikit-image's: of an eye, and of cells under a microscope.
 MEDICAL = ("retina", "microaneurysms", "ihc", "cell", "phantom")
@@ -74,12 +74,12 @@ def report(
     most: int,
 ) -> str:
     """The table of one archive."""
-    archive, _ = looked_at(encoder, images(table, "training", 2 * most))
+    archive, known_quality = looked_at(encoder, images(table, "training", 2 * most))
     held_out, quality = looked_at(encoder, images(table, "validation", most))
     known = Familiarity.fit(archive, held_out)
     if known is None:
         raise SystemExit(f"{own}: too few training or validation images")
-    limits = QualityLimits.fit(quality, 0)
+    limits = QualityLimits.fit([*known_quality, *quality], model_size=0)
     tests, quality = looked_at(encoder, images(table, "test", most))
     own_scores = np.array([known.score(look) for look in tests])
     started = time.perf_counter()
@@ -127,7 +127,7 @@ def images(table: CaseTable, section: str, most: int) -> Iterator[tuple[np.ndarr
 
 def looked_at(
     encoder: Encoder, found: Iterator[tuple[np.ndarray, str]]
-) -> tuple[list[Look], list[tuple[float, ...]]]:
+) -> tuple[list[Look], list[Quality]]:
     """What familiarity and quality are judged by, for each image."""
     looks, quality = [], []
     for pixels, side in found:
@@ -150,7 +150,7 @@ def shipped() -> dict[str, np.ndarray]:
                 print(f"left out: {path.name}")
     samples = load_sample_images()
     for name, image in zip(samples.filenames, samples.images, strict=True):
-        found[Path(name).stem] = np.ascontiguousarray(image)
+        found[Path(name).stem] = np.array(image)
     return found
 
 
