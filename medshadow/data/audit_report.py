@@ -79,8 +79,10 @@ class AuditReport:
         near = data["near_duplicates"]
         leaks = [{k: v for k, v in leak.items() if k != "share"} for leak in data["leaks"]]
         return cls(
-            **{name: _as_tuples(data[name]) for name in ("table_digest", *_FINDINGS)}
+            # A report that was written before a kind of finding was looked for has none of it.
+            **{name: _as_tuples(data.get(name, [])) for name in _FINDINGS}
             | {
+                "table_digest": data["table_digest"],
                 "counts": pd.DataFrame(data["counts"]),
                 "left_out": tuple(LeftOut(**gone) for gone in data["left_out"]),
                 "unreadable": tuple(LeftOut(**gone) for gone in data["unreadable"]),

@@ -263,6 +263,12 @@ def test_a_report_can_be_read_back(photographed_again, report):
         assert again.same_groups == told.same_groups
 
 
+def test_a_report_from_before_a_kind_of_finding_has_none_of_it(report):
+    data = report.to_dict()
+    del data["unlike_people"]
+    assert AuditReport.from_dict(data).unlike_people == ()
+
+
 def test_findings_are_rows(photographed_again, tmp_path):
     rows = audit(photographed_again, near=True, progress=False).findings()
     near = rows[rows["finding"] == "near_duplicates"]
