@@ -16,6 +16,8 @@ import argparse
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,14 +25,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from medshadow.data import read_image
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseStore, TorchEncoder
 from medshadow.retrieval.encode import tells_eyes_apart
-from medshadow.retrieval.explain import explain
+from medshadow.retrieval.explain import Explanation, explain
 from medshadow.retrieval.frame import frame_of
 from medshadow.retrieval.hiding import FILLS, REGION, Fill, strongest
+
+# For a side and what is seen instead: by how much each region of a pair lowers the similarity.
+Falls = dict[tuple[str, str], list[dict[str, float]]]
 
 
 class Pair(NamedTuple):
@@ -49,6 +55,7 @@ class OnnxBackbone(nn.Module):
         super().__init__()
         import onnxruntime
 
+        self.in_torch, self.channels = embedder.backbone, embedder.backbone.channels
         size, images = embedder.preprocess["size"], torch.export.Dim("images", min=1, max=512)
         program = torch.onnx.export(
             embedder.backbone,
@@ -121,16 +128,15 @@ def falls_of(
 
 
 def _seen_once(embedder: Embedder) -> Embedder:
-    once = Embedder(embedder.backbone, None, preprocess={**embedder.preprocess, "query_views": 1})
-    once.head, once.pooling = embedder.head, embedder.pooling
-    return once.eval()
+    once = copy(embedder)
+    once.preprocess = {**embedder.preprocess, "query_views": 1}
+    return once
 
 
 def maps_of(
-    embedder: Embedder, pair: Pair, side: str, rng: np.random.Generator
+    embedder: Embedder, found: Explanation, pair: Pair, side: str, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """The explained map of one side, the decomposition alone, and two random ones."""
-    found = explain(embedder, *pair[::2], *pair[1::2])
     pixels, eye = getattr(pair, side), getattr(pair, f"{side}_eye")
     shape, frame = pixels.shape[:2], frame_of(embedder, pixels, eye)
     unturned = frame._replace(mirrored=False)
@@ -167,13 +173,26 @@ def main() -> None:
     rng = np.random.default_rng(0)
     embedder = Embedder.load(options.run / "model")
     embedder.backbone = OnnxBackbone(embedder, options.threads)  # type: ignore[assignment]
-    falls: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
-    for pair in nearest_pairs(options.run, options.images, embedder, options.pairs, rng):
-        for side in ("query", "case"):
-            maps = maps_of(embedder, pair, side, rng)
-            for fill in FILLS:
-                found = falls_of(embedder, pair, side, fill, maps)
-                falls[side, fill.__name__].append(found)
+    falls: Falls = defaultdict(list)
+    pairs = nearest_pairs(options.run, options.images, embedder, options.pairs, rng)
+    # Interrupted, it prints what the pairs so far show.
+    with suppress(KeyboardInterrupt):
+        for pair in tqdm(pairs, total=options.pairs):
+            measure(embedder, pair, rng, falls)
+    print_table(falls)
+
+
+def measure(embedder: Embedder, pair: Pair, rng: np.random.Generator, falls: Falls) -> None:
+    """Hide every region of one pair, on both sides, behind everything there is to hide it with."""
+    found = explain(embedder, pair.query, pair.case, pair.query_eye, pair.case_eye)
+    for side in ("query", "case"):
+        maps = maps_of(embedder, found, pair, side, rng)
+        for fill in FILLS:
+            falls[side, fill.__name__].append(falls_of(embedder, pair, side, fill, maps))
+
+
+def print_table(falls: Falls) -> None:
+    """How much the similarity falls, and how often it falls more than with a random region."""
     print(f"hidden: {REGION:.0%} of what the network sees")
     print(f"{'side':<7}{'behind':<14}{'region':<21}{'falls by':>9}  wins over a random one in")
     for (side, fill_name), rows in falls.items():
