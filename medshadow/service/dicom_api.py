@@ -103,7 +103,7 @@ async def report(
         by=person.name,
     )
     found = answer.to_dict()
-    stored = await _ask(lambda: dicomweb.store(lookup_report(found, image.header)))
+    stored = await _ask(lambda: dicomweb.store(lookup_report(found, image.header, image.frame)))
     return Reported(report=stored, answer=answer_of(token, found, {}))
 
 

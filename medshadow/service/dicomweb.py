@@ -71,11 +71,13 @@ class Instance:
         header: its attributes but the pixel data. They tell who the patient is.
         pixels: uint8 H x W x 3, RGB.
         laterality: which eye an ophthalmic image shows; empty where unknown.
+        frame: which of several frames it is, from 1; None where there is one.
     """
 
     header: Dataset = field(repr=False)
     pixels: np.ndarray = field(repr=False)
     laterality: Literal["left", "right", ""]
+    frame: int | None = None
 
 
 class DicomWeb:
@@ -232,7 +234,7 @@ https://pacs.example/dicom-web
         known = allowed_values(header)
         side = known.get("ImageLaterality") or known.get("Laterality") or ""
         ophthalmic = known.get("Modality", "").startswith("OP")
-        return Instance(header, pixels, _SIDES.get(side, "") if ophthalmic else "")
+        return Instance(header, pixels, _SIDES.get(side, "") if ophthalmic else "", at.frame)
 
     def pixels(self, reference: str) -> np.ndarray:
         """The picture alone: uint8 H x W x 3, RGB; see :meth:`instance`."""

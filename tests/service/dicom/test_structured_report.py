@@ -10,7 +10,8 @@ import pytest
 from pydicom.sr.codedict import codes
 
 from medshadow.errors import DataError
-from medshadow.service.structured_report import CODES, SCHEME, lookup_report
+from medshadow.service.report_content import CODES, SCHEME
+from medshadow.service.structured_report import lookup_report
 
 
 def _row(rank, **changes):
@@ -56,18 +57,25 @@ def written(image, tmp_path):
 
 
 @pytest.fixture
-def dump(written, integration):
-    """What dcmtk's dsrdump, which checks class and relations, reads in it."""
+def dumped(integration, tmp_path):
+    """What dcmtk's dsrdump, which checks class and relations, reads in a report."""
     program = shutil.which("dsrdump")
     integration(program is not None, "dsrdump is missing: apt-get install dcmtk")
-    done = subprocess.run(
-        [program, "+Pc", "+Pl", "+Pu", str(written)], capture_output=True, check=True
-    )
-    assert b"E:" not in done.stderr
-    return done.stdout.decode()
+
+    def dump(report):
+        path = tmp_path / "dumped.dcm"
+        report.save_as(path, enforce_file_format=True)
+        done = subprocess.run(
+            [program, "+Pc", "+Pl", "+Pu", str(path)], capture_output=True, check=True
+        )
+        assert b"E:" not in done.stderr
+        return done.stdout.decode()
+
+    return dump
 
 
-def test_dsrdump_reads_the_whole_report(dump):
+def test_dsrdump_reads_the_whole_report(image, dumped):
+    dump = dumped(lookup_report(ANSWER, image))
     assert dump.startswith("Enhanced SR Document")
     for words in (
         '(126000,DCM,"Imaging Measurement Report")',
@@ -103,6 +111,40 @@ def test_it_belongs_to_the_study_of_the_image(written, image):
     assert referenced.ReferencedSOPInstanceUID == image.SOPInstanceUID
     assert report.ContentQualification == "RESEARCH"
     assert report.DeviceSerialNumber == "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "modality", "coded"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.77.1.4", "XC", "XC"),
+        ("1.2.840.10008.5.1.4.1.1.77.1.7", "DMS", "DMS"),  # dermoscopic photographs
+        ("1.2.840.10008.5.1.4.1.1.77.1.5.1", "OP", "OP"),
+        ("1.2.840.10008.5.1.4.1.1.77.1.5.7", "OCT", "OCT"),
+        ("1.2.840.10008.5.1.4.1.1.7", "ZZ", "OT"),
+    ],
+)
+def test_every_kind_of_image_can_be_reported_on(image, dumped, sop_class, modality, coded):
+    image.SOPClassUID, image.Modality = sop_class, modality
+    report = lookup_report(ANSWER, image)
+    assert report.PatientID == image.PatientID
+    references = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert references.ReferencedSOPSequence[0].ReferencedSOPClassUID == sop_class
+    dump = dumped(report)
+    assert f'(121139,DCM,"Modality")=({coded},DCM,' in dump
+
+
+def test_the_frame_that_was_looked_up_is_named(image, dumped):
+    image.SOPClassUID, image.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.77.1.5.1", 3
+    report = lookup_report(ANSWER, image, 2)
+    images = [item for item in _items(report) if item.ValueType == "IMAGE"]
+    assert [item.ReferencedSOPSequence[0].ReferencedFrameNumber for item in images] == [2] * 4
+    assert dumped(report)
+
+
+def test_the_only_frame_is_not_named(image):
+    for item in _items(lookup_report(ANSWER, image, 1)):
+        for reference in item.get("ReferencedSOPSequence", ()):
+            assert "ReferencedFrameNumber" not in reference
 
 
 def test_the_diagnoses_are_said_to_be_another_persons(written):
@@ -177,7 +219,6 @@ def test_a_header_without_the_copied_attributes_will_do(image):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"SOPClassUID": "1.2.3.4"}, "breaks the standard"),
         ({"Rows": None}, "breaks the standard"),
         ({"StudyInstanceUID": ""}, "no StudyInstanceUID"),
     ],
