@@ -32,11 +32,16 @@ def run_server(settings: ServiceSettings, started: Callable[[str], object] = pri
         raise OptionalDependencyError(
             f"the service needs {', '.join(missing)}: pip install 'medshadow[service]'"
         )
+    import cv2
     import uvicorn
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from medshadow.service.app import create_app
 
     app = create_app(settings)
+    # The workers use every core already: threads inside of them would only wait for each other.
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
     config = uvicorn.Config(
         app,
         host=settings.host,
