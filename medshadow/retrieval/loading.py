@@ -60,7 +60,7 @@ def _from_file(store: CaseStore, path: Path) -> LoadedCases | None:
         return None
     added = only(changes.added, np.isin(changes.added.keys, missing))
     if len(added.keys) < len(missing):
-        # The store was changed between the two readings.
+        # The file has lost some, or the store was changed between the two readings.
         return None
     none = np.empty(0, np.int64)
     return loaded.after(Changes(version=snapshot.version, removed=none, added=added))

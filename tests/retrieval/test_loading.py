@@ -13,7 +13,7 @@ import pytest
 from medshadow.retrieval import CaseStore, ExactSearch, loading
 from medshadow.retrieval.loaded import LoadedCases
 from medshadow.retrieval.ranking import Ranking
-from medshadow.retrieval.vectors import VectorFileError, open_vectors
+from medshadow.retrieval.vectors import VectorFileError, erase_vectors, open_vectors
 
 READER = """
 import sys
@@ -191,6 +191,26 @@ def test_a_case_withdrawn_while_the_file_is_made_is_not_in_it(filled, monkeypatc
     monkeypatch.undo()
     assert vector not in filled.vectors_path.read_bytes()
     assert found(search) == expected(filled)
+
+
+def test_a_case_withdrawn_between_two_readings_is_not_found(path, filled, monkeypatch):
+    filled.add(*some_cases(np.random.default_rng(2), ["n1", "n2"]), model_digest="m1")
+    snapshot = filled.snapshot
+
+    def then_withdraw(*, with_embeddings=True):
+        monkeypatch.setattr(filled, "snapshot", snapshot)
+        read = snapshot(with_embeddings=with_embeddings)
+        filled.withdraw("n1")
+        return read
+
+    monkeypatch.setattr(filled, "snapshot", then_withdraw)
+    assert found(ExactSearch(filled)) == expected(filled)
+
+
+def test_a_case_that_only_the_file_has_lost_is_found(path, filled):
+    erase_vectors(path, filled.snapshot().keys[3:5])
+    assert found(ExactSearch(filled)) == expected(filled)
+    assert len(open_vectors(path).keys) == np.count_nonzero(open_vectors(path).keys) == 40
 
 
 @pytest.mark.parametrize("seed", range(3))

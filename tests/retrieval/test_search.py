@@ -279,6 +279,17 @@ def test_a_case_that_is_being_erased_is_not_found_and_not_missed(k):
     assert ranking.nearest_with({"nv"}).case_id == f"c{expected[0]}"
 
 
+def test_a_group_of_many_near_cases_does_not_crowd_out_the_others():
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(3000, 8))
+    vectors[:2000] = vectors[0] + 0.01 * rng.normal(size=(2000, 8))
+    cases = snapshot(np.maximum(np.arange(3000) - 1999, 0), ["nv"] * 3000, unit(vectors))
+    loaded = LoadedCases.of(cases)
+    expected, _ = slow_ranking(cases, cases.embeddings[0], loaded.shown)
+    hits = Ranking(loaded, cases.embeddings[0], loaded.shown).nearest(20)
+    assert [hit.case_id for hit in hits] == [f"c{row}" for row in expected[:20]]
+
+
 def test_rows_in_runs_of_which_a_filter_leaves_few():
     vectors = unit(np.random.default_rng(6).normal(size=(6000, 4)))
     cases = snapshot(np.arange(6000) // 2, ["nv"] * 6000, vectors)

@@ -165,6 +165,16 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(path, snapshot, monkeypatc
     assert not unfinished(path).exists()
 
 
+def test_writing_and_erasing_wait_for_the_disk(path, snapshot, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file)) or fsync(file))
+    erase_vectors(path, KEYS[:1])
+    assert [file.st_ino for file in synced] == [path.stat().st_ino]
+    write_vectors(path, snapshot, model_digest="m")
+    assert [file.st_ino for file in synced[1:]] == [path.stat().st_ino, path.parent.stat().st_ino]
+
+
 def test_what_was_withdrawn_since_is_not_written(tmp_path, snapshot):
     write_vectors(tmp_path / "v", snapshot, model_digest="m", withdrawn=lambda: KEYS[1:3])
     assert open_vectors(tmp_path / "v").keys.tolist() == [2, 8, 9]
