@@ -118,8 +118,10 @@ def pip_conf(settings: Mapping[str, str]) -> str:
 def mounts_of(settings: Mapping[str, str]) -> list[Path]:
     """The files and folders of this machine that the settings name."""
     words = [word for value in settings.values() for word in value.split()]
-    paths = [urlsplit(word).path for word in words if word.startswith(("/", "file:"))]
-    return [Path(path) for path in dict.fromkeys(paths) if Path(path).exists()]
+    named = [Path(word) for word in words if word.startswith("/")]
+    # An index's pages may name files that lie beside it.
+    named += [Path(urlsplit(word).path).parent for word in words if word.startswith("file:")]
+    return [path for path in dict.fromkeys(named) if path.exists()]
 
 
 def build_words(pip_config: Path, mounts: Iterable[Path]) -> list[str]:

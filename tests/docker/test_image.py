@@ -139,18 +139,20 @@ def test_the_entrypoint_gives_the_password_of_a_file_to_the_command(tmp_path):
 
 def test_pip_s_settings_go_into_the_build_and_not_into_the_image(build, tmp_path, monkeypatch):
     wheels, certificates = tmp_path / "wheels", tmp_path / "ca.crt"
-    wheels.mkdir()
+    index = tmp_path / "index"
+    for folder in (wheels, index / "simple"):
+        folder.mkdir(parents=True)
     certificates.touch()
     listed = (
         f":env:.cert='{certificates}'\nglobal.find-links='{wheels}'\n"
-        f"global.extra-index-url='file://{tmp_path}/simple https://index.example/simple'\n"
+        f"global.extra-index-url='file://{index}/simple https://index.example/simple'\n"
     )
     done = subprocess.CompletedProcess([], 0, stdout=listed)
     monkeypatch.setattr(build.subprocess, "run", lambda *_, **__: done)
     settings = build.pip_settings()
     assert settings["cert"] == str(certificates)
     assert f"find-links = {wheels}" in build.pip_conf(settings).splitlines()
-    assert build.mounts_of(settings) == [certificates, wheels]
+    assert build.mounts_of(settings) == [certificates, wheels, index]
     words = build.build_words(tmp_path / "pip.conf", [wheels])
     assert f"id=pip,src={tmp_path}/pip.conf" in words
     assert f"{wheels}:{wheels}:ro" in words
