@@ -156,7 +156,7 @@ def _header_lines(answer: LookupAnswer) -> list[tuple[str, dict[str, Any]]]:
             {"fontsize": 12, "fontweight": "bold"},
         ),
         *((line, small) for line in textwrap.wrap(answer.why_no_vote or share, 170)),
-        *([(answer.probability_in_words, small)] if answer.probability_in_words else []),
+        *((line, small) for line in (answer.probability_in_words, answer.not_checked) if line),
         (archive, small),
         (answer.notice, bold),
     ]

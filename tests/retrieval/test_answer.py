@@ -1,6 +1,7 @@
 """Answers whose cases carry label sets."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL.Image import fromarray
 
 from medshadow.data import read_image
 from medshadow.errors import StoreError
+from medshadow.evaluation.calibration import Probability
 from medshadow.retrieval import Hit, LookupAnswer, contact_sheet
 from medshadow.retrieval.answer import Archive
 from medshadow.retrieval.facts import metadata_in_words
@@ -150,3 +152,13 @@ def test_explains_no_case_that_may_not_be_shown_or_has_no_picture(eye_lookup, dr
     store.add(row, vector, model_digest=store.model_digest)
     with pytest.raises(StoreError, match="no picture"):
         eye_lookup.explain(query, "bare")
+
+
+def test_the_contact_sheet_says_probability_source_and_what_was_not_checked(drawn_eyes):
+    plain = answer_of(("H", "DH"), ("N", "N"))
+    known = replace(plain.archive, source="eyes.csv")
+    told = replace(plain, archive=known, probability=Probability(0.3, 0.2, 0.4, 0.1, 99))
+    lines = [t.get_text() for t in contact_sheet(told, drawn_eyes.frame["image"][0]).texts]
+    assert any(line.startswith("Probability that it is malignant: 30.0%") for line in lines)
+    assert any(line.startswith("Not checked") for line in lines)
+    assert any(line.startswith("Archive eyes (eyes.csv): 9 images") for line in lines)

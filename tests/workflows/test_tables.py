@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from medshadow.evaluation.calibration import Probability
 from medshadow.retrieval import Hit, LookupAnswer
 from medshadow.retrieval.answer import NOTICE, Archive
 from medshadow.retrieval.cautions import LookupWarning
@@ -59,3 +60,31 @@ def test_long_words_stand_below_the_table():
     long = {**hits[0].metadata, "keywords": "macular epiretinal membrane; drusen"}
     text = printed(replace(answer(), hits=(replace(hits[0], metadata=long), hits[1])))
     assert "keywords, by rank:\n  1  macular epiretinal membrane; drusen\n  2  drusen\n" in text
+
+
+def in_one_line(answer):
+    return " ".join(printed(answer).split())
+
+
+def test_says_the_probability_and_where_the_archive_is_from():
+    known = replace(answer().archive, source="eyes.csv", calibrated=True, knows_its_kind=True)
+    told = replace(answer(), archive=known, probability=Probability(0.12, 0.07, 0.2, 0.05, 281))
+    text = in_one_line(told)
+    assert (
+        "Probability that it is sight-threatening: 12.0% (95 % interval 7.0% to 20.0%), if 5.0% of "
+        "such images are; calibrated on 281 validation images" in text
+    )
+    assert "Archive: eyes.csv" in text
+    assert "Not checked" not in text
+    assert "Probability" not in in_one_line(replace(told, probability=None))
+
+
+def test_says_what_was_not_checked():
+    assert "Not checked: whether this is the kind of image" in in_one_line(answer())
+
+
+def test_a_refined_answer_says_why_it_has_no_vote():
+    text = in_one_line(replace(answer(), refined=True))
+    assert "No vote and no share: these cases were searched for after some were marked" in text
+    assert "Most of them" not in text
+    assert "Share in this archive" not in text
