@@ -174,7 +174,7 @@ https://pacs.example/dicom-web
         uids = [[str(item[tag]["Value"][0]) for tag in (_SERIES, _INSTANCE_UID)] for item in items]
         if not all(re.fullmatch(_UID, uid) for pair in uids for uid in pair):
             raise ValueError
-        return [str(Reference(study, *pair)) for pair in uids]
+        return [str(Reference(study, series, instance)) for series, instance in uids]
 
     def header(self, reference: str, keywords: Sequence[str]) -> Dataset:
         """Some attributes of an instance by WADO-RS metadata; no others are looked at.
