@@ -69,4 +69,7 @@ def lookup_command(
     if as_json:
         print(json.dumps(answer.to_dict(), indent=2))
     else:
-        print_answer(answer, Console())
+        console = Console()
+        print_answer(answer, console)
+        if prevalence is not None and answer.why_no_probability:
+            console.print(answer.why_no_probability, highlight=False)

@@ -124,7 +124,8 @@ def calibrate(
         embedder: its model.
         archive: the cases that it was made of, whose images can still be read.
         validation: others of the same kind, of no lesion or patient that the archive holds; a model
-            that was trained on them makes everything look better than it is.
+            that was trained on them makes everything look better than it is. Those that chose an
+            epoch of the training are good enough.
         encoder: as for :class:`~medshadow.retrieval.CaseLookup`.
         progress: whether to show a bar.
 
