@@ -3,8 +3,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -256,6 +258,27 @@ def test_many_small_additions_lie_in_few_parts(path, filled, without_vectors):
         assert len(search.search(vectors[row], k=1)) == 1
     assert len(search._loaded.parts) <= 5
     assert search.vector_of("n17").tolist() == vectors[17].tolist()
+
+
+def test_threads_search_while_the_store_changes(path, filled):
+    search = ExactSearch(filled)
+    frame, vectors = some_cases(np.random.default_rng(2), [f"n{i}" for i in range(4)])
+    done = Event()
+
+    def keep_searching():
+        counts = []
+        while not done.wait(0.005):
+            counts.append(len(search.search(vectors[0], k=99, where="sex=female")))
+        return counts
+
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(keep_searching) for _ in range(2)]
+        for row in range(4):
+            filled.add(frame[row : row + 1], vectors[row : row + 1], model_digest="m1")
+            filled.withdraw(f"c{row}")
+        done.set()
+        assert all(0 < min(future.result()) <= 8 for future in running)
+    assert found(search) == expected(filled)
 
 
 def test_another_process_sees_a_withdrawal_at_its_next_query(filled, tmp_path, caplog):
