@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,15 @@ from measuring import add_arguments, alternately, heading, settle_device
 
 from medshadow.networks import Embedder
 from medshadow.retrieval import OnnxEncoder, TorchEncoder
-from medshadow.retrieval.encoders import QueryViews
+from medshadow.retrieval.encoders import Encoder, QueryViews
+
+
+def _vector(encoder: Encoder, picture: np.ndarray) -> np.ndarray:
+    return encoder(picture).vector
+
+
+def _prepared(views: QueryViews, picture: np.ndarray) -> np.ndarray:
+    return views(picture).numpy()
 
 
 def main() -> None:
@@ -41,9 +51,12 @@ def main() -> None:
         in_onnx, in_torch = OnnxEncoder(embedder, threads), TorchEncoder(embedder)
         export = time.perf_counter() - started
         views = QueryViews(embedder)
-        encoders = {"torch": in_torch, "onnx": in_onnx}
-        ways = {name: lambda e=encoder: e(picture).vector for name, encoder in encoders.items()}
-        found = alternately({**ways, "preset": lambda v=views: v(picture).numpy()}, options)
+        ways: dict[str, Callable[[], np.ndarray]] = {
+            "torch": partial(_vector, in_torch, picture),
+            "onnx": partial(_vector, in_onnx, picture),
+            "preset": partial(_prepared, views, picture),
+        }
+        found = alternately(ways, options)
         (torch_ms, wanted), (onnx_ms, vector) = found["torch"], found["onnx"]
         print(
             f"{threads:>7}{found['preset'][0]:>11.1f}{torch_ms:>12.1f}{onnx_ms:>9.1f}"

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ class OnnxBackbone(nn.Module):
 
         self.in_torch, self.channels = embedder.backbone, embedder.backbone.channels
         size, images = embedder.preprocess["size"], torch.export.Dim("images", min=1, max=512)
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             embedder.backbone,
             (torch.zeros(2, 3, size, size),),
             dynamo=True,
@@ -172,7 +172,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
     embedder = Embedder.load(options.run / "model")
-    embedder.backbone = OnnxBackbone(embedder, options.threads)  # type: ignore[assignment]
+    embedder.backbone = OnnxBackbone(embedder, options.threads)
     falls: Falls = defaultdict(list)
     pairs = nearest_pairs(options.run, options.images, embedder, options.pairs, rng)
     # Interrupted, it prints what the pairs so far show.

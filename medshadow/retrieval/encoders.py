@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -211,7 +211,7 @@ def _exported(embedder: Embedder) -> bytes:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # PyTorch's exporter warns of PyTorch's own old names
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 network,
                 (images,),
                 dynamo=True,

@@ -105,8 +105,8 @@ def explain(
     """
     embedder.eval()
     views = QueryViews(embedder)
-    with torch.inference_mode():
-        device = next(embedder.parameters()).device
+    device = next(embedder.parameters()).device
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         of_query = _Side(embedder, views(query, laterality).to(device))
         of_case = _Side(embedder, views(case, case_laterality)[:1].to(device))
         query_cells = of_query.cells(of_case.vector)
@@ -190,7 +190,8 @@ def _in_unit(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """From 0 at the median of what is seen, and below it, to 1 at the most: float32."""
     shown = values[seen] if seen.any() else values
     low, high = float(np.median(shown)), float(shown.max())
-    return np.float32(np.clip((values - low) / max(high - low, 1e-12), 0, 1))
+    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return scaled.astype(np.float32)
 
 
 def _on_image(
@@ -200,14 +201,15 @@ def _on_image(
     shape = pixels.shape[:2]
     seen = frame.seen(shape)
     image_map = frame.spread(square_map, shape) * seen
-    return image_map, _overlay(pixels, image_map, strongest(image_map, seen))
+    return image_map, _overlay(pixels, image_map, strongest(image_map, seen) & (image_map > 0))
 
 
 def _overlay(pixels: np.ndarray, image_map: np.ndarray, region: np.ndarray) -> np.ndarray:
     share = 0.5 * image_map[..., None]
-    tinted = np.uint8(np.rint((1 - share) * pixels + share * np.array(_TINT)))
+    tinted = np.rint((1 - share) * pixels + share * np.array(_TINT)).astype(np.uint8)
     outlines, _ = cv2.findContours(
         region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     width = max(1, round(max(pixels.shape[:2]) / 200))
-    return cv2.drawContours(tinted, outlines, -1, _TINT, width)
+    cv2.drawContours(tinted, outlines, -1, _TINT, width)
+    return tinted
