@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from medshadow.networks import Embedder, backbone
 from medshadow.retrieval import CaseStore, encode_images, jpeg_thumbnail
 from medshadow.retrieval.encoders import QueryViews, TorchEncoder
-from medshadow.service import ServiceSettings, create_app, engine
+from medshadow.service import Limits, ServiceSettings, create_app, engine
 
 READER = "reader-token-of-the-tests"
 CURATOR = "curator-token-of-the-tests"
@@ -96,7 +96,13 @@ def settings(_archive, tmp_path):
     cases, model = _archive
     copy = tmp_path / "cases.db"
     copy.write_bytes(cases.read_bytes())
-    return ServiceSettings(cases=copy, model=model, reader_token=READER, curator_token=CURATOR)
+    return ServiceSettings(
+        cases=copy,
+        model=model,
+        reader_token=READER,
+        curator_token=CURATOR,
+        limits=Limits(seconds=600),  # however busy the machine is
+    )
 
 
 @pytest.fixture
