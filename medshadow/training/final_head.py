@@ -51,7 +51,7 @@ def fit_final_head(
         ValueError: see ``Whitening.fit``.
     """
     whitening = Whitening.fit(features, classes, min(dim, features.shape[1]))
-    moved = torch.from_numpy(features).float() - whitening.mean
+    moved = torch.tensor(features, dtype=torch.float32) - whitening.mean
     scale = moved.std(0) + 1e-6
     retrained = _retrained(moved / scale, targets, loss, sampler, dim) / scale
     parts = [

@@ -50,7 +50,7 @@ def finished_gallery(trainer: MetricTrainer, table: CaseTable) -> EmbeddedCases:
     )
     embedder.end_with(head)
     with torch.inference_mode():
-        pooled = torch.from_numpy(features).to(trainer.device)
+        pooled = torch.tensor(features, device=trainer.device)
         vectors = embedder.embed(pooled).cpu().numpy()
     return EmbeddedCases(vectors, cases.frame)
 
