@@ -54,7 +54,7 @@ class CaseTable:
         finding_vocabulary: the findings that multi-hot vectors count through, likewise; a table
             that has one is multi-label.
         healthy: the labels that mean "nothing found", for example ``{"N"}``.
-        source: the name of the file that the annotations are from, less its folder.
+        source: where the cases are from, in words, as every lookup among them shows it.
         malignant_word: what such a case is called: "malignant", or "sight-threatening" of eyes.
 
     Raises:

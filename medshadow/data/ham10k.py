@@ -15,6 +15,7 @@ import pandas as pd
 
 from medshadow.data.audit import check_policy, leave_out
 from medshadow.data.cases import CaseTable, LeftOut
+from medshadow.data.layout import DRAWN
 from medshadow.data.readers import SUFFIXES
 from medshadow.errors import DataError
 
@@ -30,6 +31,10 @@ DIAGNOSES = {
 MALIGNANT = frozenset({"akiec", "bcc", "mel"})
 """Malignant or pre-malignant: what triage must not miss."""
 
+_SOURCE = (
+    "HAM10000 (Tschandl, Rosendahl and Kittler 2018; CC BY-NC 4.0): Medical University of Vienna, and "
+    "a practice in Queensland"
+)
 _METADATA = tuple(f"ham10000_metadata{suffix}" for suffix in (".csv", "", ".tab", ".tsv", ".txt"))
 _ONE_HOT = "isic2018_task3_training_groundtruth.csv"
 _GROUPINGS = "isic2018_task3_training_lesiongroupings.csv"
@@ -101,7 +106,13 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     })  # fmt: skip
     frame = frame[frame["image"].notna()]
     drawn = rows["image_id"].str.startswith("ISIC_PHANTOM").all()
-    return CaseTable(frame, "phantoms" if drawn else "ham10000", MALIGNANT, tuple(missing))
+    return CaseTable(
+        frame,
+        "phantoms" if drawn else "ham10000",
+        MALIGNANT,
+        tuple(missing),
+        source=DRAWN if drawn else _SOURCE,
+    )
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -9,6 +9,9 @@ from pathlib import Path
 Names = Mapping[Path, list[str]]
 """Folders, and the names of the files in each."""
 
+DRAWN = "drawn by MedShadow, of no patient"
+"""Where phantoms are from."""
+
 
 def walk(folder: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
     """Folders and the names of their files, nearest folders first; hidden ones are passed over.

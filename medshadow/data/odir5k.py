@@ -15,7 +15,7 @@ import pandas as pd
 
 from medshadow.data.audit import check_policy, leave_out
 from medshadow.data.cases import CaseTable, LeftOut
-from medshadow.data.layout import Names, walk, zip_hint
+from medshadow.data.layout import DRAWN, Names, walk, zip_hint
 from medshadow.data.odir5k_keywords import DIAGNOSES as DIAGNOSES
 from medshadow.data.odir5k_keywords import (
     FINDINGS,
@@ -42,6 +42,7 @@ cataract, whose blindness surgery takes away; hypertensive retinopathy, which te
 body more than to sight (Wong and Mitchell, New England Journal of Medicine 351 (2004), 2310); and
 "other", which is anything. The letters do not grade: a mild retinopathy is a D too."""
 
+_SOURCE = "ODIR-5K (Peking University, 2019): several hospitals in China"
 _WORKBOOK = "odir-5k_training_annotations"
 _KAGGLE_WORKBOOK = "data.xlsx"
 _CSV = "full_df.csv"
@@ -121,7 +122,7 @@ def odir5k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
         vocabulary=LETTERS,
         finding_vocabulary=FINDINGS,
         healthy=HEALTHY,
-        source=annotations.name,
+        source=f"{DRAWN if drawn else _SOURCE}; annotations from {annotations.name}",
     )
 
 

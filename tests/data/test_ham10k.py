@@ -80,6 +80,7 @@ def changed(column, row, value):
 def assert_is_the_small_set(table):
     frame = table.frame
     assert table.name == "ham10000"
+    assert table.source.startswith("HAM10000 (Tschandl")
     assert table.malignant == MALIGNANT == {"mel", "bcc", "akiec"}
     assert table.left_out == ()
     assert frame["case_id"].tolist() == IDS
