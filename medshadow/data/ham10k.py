@@ -32,8 +32,8 @@ MALIGNANT = frozenset({"akiec", "bcc", "mel"})
 """Malignant or pre-malignant: what triage must not miss."""
 
 _SOURCE = (
-    "HAM10000 (Tschandl, Rosendahl and Kittler 2018; CC BY-NC 4.0): Medical University of Vienna, and "
-    "a practice in Queensland"
+    "HAM10000 (Tschandl, Rosendahl and Kittler 2018; CC BY-NC 4.0): Medical University of Vienna, "
+    "and a practice in Queensland"
 )
 _METADATA = tuple(f"ham10000_metadata{suffix}" for suffix in (".csv", "", ".tab", ".tsv", ".txt"))
 _ONE_HOT = "isic2018_task3_training_groundtruth.csv"
