@@ -12,6 +12,7 @@ On a busy machine read the CPU time of one thread (`--threads 1`): it hardly dep
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,9 +45,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--queries", type=int, default=400, help="of each kind and size")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="and as many cores (on Linux)")
     parser.add_argument("--folder", type=Path, help="where the stores are made; a temporary one")
     options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     peers = ", ".join(f"{name} {installed(name)}" for name in ("numpy", "faiss-cpu", "usearch"))
     print(
         f"{DIM} dimensions, k = {K}, {options.queries} queries, {options.threads} threads; {peers}"

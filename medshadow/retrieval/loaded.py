@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medshadow.retrieval.columns import Column, ValueColumn, columns_of, extended
+from medshadow.retrieval.products import products_into
 from medshadow.retrieval.snapshot import Changes, Snapshot
 from medshadow.retrieval.vectors import VectorFile, case_marks, length_deviation
 
@@ -173,14 +174,14 @@ class LoadedCases:
         if count >= _FEW * len(self):
             found = np.empty(len(self), np.float32)
             for first, part in self._placed_parts():
-                np.dot(part, query, out=found[first : first + len(part)])
+                products_into(found[first : first + len(part)], part, query)
             found[~allowed] = -np.inf
             return found
         found = np.full(len(self), -np.inf, np.float32)
         rows = np.flatnonzero(allowed)
         for first in range(0, count, _ROWS_AT_ONCE):
             some = rows[first : first + _ROWS_AT_ONCE]
-            found[some] = self.vectors(some) @ query
+            found[some] = np.einsum("nd,d->n", self.vectors(some), query)
         return found
 
     def _placed_parts(self) -> Iterator[tuple[int, np.ndarray]]:

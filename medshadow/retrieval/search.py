@@ -26,8 +26,7 @@ class ExactSearch:
     or another process has changed it, so a withdrawn case is gone at the next search. Cases whose
     consent is suspended are never found.
 
-    Several threads may search at once. The product of a query with all vectors uses as many
-    threads as numpy's matrix library is set to (``OPENBLAS_NUM_THREADS``).
+    Several threads may search at once.
 
     Args:
         store: the cases.
