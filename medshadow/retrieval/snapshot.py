@@ -72,7 +72,7 @@ def read_changes(connection: Connection, dim: int, since: int) -> Changes | None
     if not row.changes_from <= since <= row.version:
         return None
     gone = select(removals.c.key).where(removals.c.version > since, removals.c.made <= since)
-    removed = np.array(connection.scalars(gone.order_by(removals.c.key)).all(), dtype=np.int64)
+    removed = np.sort(np.array(connection.scalars(gone).all(), dtype=np.int64))
     found = (cases.c.changed > since) & (cases.c.consent == "given")
     return Changes(row.version, removed, _read(connection, row.version, dim, found, True))
 
@@ -86,7 +86,8 @@ def _read(
 ) -> Snapshot:
     left_out = {"id", "changed", "model_digest"} | (set() if with_embeddings else {"embedding"})
     columns = [c for c in cases.c if c.name not in left_out]
-    rows = connection.execute(select(*columns).where(which).order_by(cases.c.key)).all()
+    # Not ordered by the database, which would walk along the keys of all cases to find a few.
+    rows = sorted(connection.execute(select(*columns).where(which)).all(), key=lambda r: r.key)
     vectors = np.empty((len(rows) if with_embeddings else 0, dim), np.float32)
     for i in range(len(vectors)):
         vectors[i] = np.frombuffer(rows[i].embedding, dtype="<f4")

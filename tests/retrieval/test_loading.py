@@ -11,6 +11,7 @@ from threading import Event
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import event
 
 from medshadow.retrieval import CaseStore, ExactSearch, loading
 from medshadow.retrieval.loaded import LoadedCases
@@ -258,6 +259,21 @@ def test_many_small_additions_lie_in_few_parts(path, filled, without_vectors):
         assert len(search.search(vectors[row], k=1)) == 1
     assert len(search._loaded.parts) <= 5
     assert search.vector_of("n17").tolist() == vectors[17].tolist()
+
+
+def test_few_changes_are_found_without_walking_through_all_cases(filled):
+    asked = []
+    event.listen(filled._engine, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    assert filled.changes_since(filled.version) is not None
+    with filled._engine.begin() as connection:
+        plans = [
+            row.detail
+            for statement, values in list(asked)
+            if "cases" in statement or "removals" in statement
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    assert len(plans) == 2
+    assert all(plan.startswith("SEARCH") for plan in plans), plans
 
 
 def test_threads_search_while_the_store_changes(path, filled):
