@@ -39,12 +39,12 @@ def even_illumination(image: np.ndarray) -> np.ndarray:
         [128, 128, 128]
     """
     top = 255.0 if image.dtype == np.uint8 else 1.0
-    seen = (image > 0).any(axis=2)
+    seen = np.any(image > 0, axis=2)
     sigma = _BLUR * max(image.shape[:2]) / 2
-    pixels = image.astype(np.float32)
-    weight = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), sigma)
-    around = cv2.GaussianBlur(pixels, (0, 0), sigma).reshape(image.shape)
-    around /= np.maximum(weight, 1e-6)[..., None]
+    pixels: np.ndarray = image.astype(np.float32)
+    weight: np.ndarray = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), sigma)
+    blurred: np.ndarray = cv2.GaussianBlur(pixels, (0, 0), sigma).reshape(image.shape)
+    around = blurred / np.maximum(weight, 1e-6)[..., None]
     evened = np.clip(top * 128 / 255 + _GAIN * (pixels - around), 0, top) * seen[..., None]
     return (np.rint(evened) if image.dtype == np.uint8 else evened).astype(image.dtype)
 

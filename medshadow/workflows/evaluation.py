@@ -34,8 +34,8 @@ def embed_section(embedder: Embedder, table: CaseTable, section: str) -> Embedde
 def finished_gallery(trainer: MetricTrainer, table: CaseTable) -> EmbeddedCases:
     """Encode the training section and give a trained embedder its last layer, fitted to it.
 
-    See :func:`~medshadow.training.fit_final_head`. Of several labels of a case the one that stands for
-    it is its class.
+    See :func:`~medshadow.training.fit_final_head`. Of several labels of a case the one that stands
+    for it is its class.
     """
     embedder, cases = trainer.embedder, table.section("training")
     logger.info("encoding the training section, to fit the last layer to it")
