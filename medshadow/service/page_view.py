@@ -124,11 +124,13 @@ def answer_view(
     marks = diagnosis_marks(answer.archive.diagnosis_names, labels)
     cases = [case_card(hit, marks, pictures, judged) for hit in row["hits"]]
     nearest = row["nearest_malignant"]
+    shares = share_rows(row["hits"], answer.share_in_this_archive, marks, answer.archive.malignant)
     shown = {hit.case_id for hit in answer.shown()}
     unseen = [(f"mark:{case}", value) for case, value in judged.items() if case not in shown]
     codes = [warning["code"] for warning in row["warnings"]]
     return {
         "warnings": [_warning(warning, answer) for warning in answer.warnings],
+        "not_checked": answer.not_checked,
         "cases": cases,
         "nearest": None if nearest is None else case_card(nearest, marks, pictures, judged),
         "nearest_found": nearest is not None
@@ -137,13 +139,10 @@ def answer_view(
         "where": answer.where,
         "matching": answer.matching_groups,
         "unseen_marks": unseen,
-        "vote": None if answer.vote is None else answer.diagnosis(answer.vote),
-        "vote_malignant": answer.vote in answer.archive.malignant,
+        "most_often": most_often(shares),
         "why_no_vote": answer.why_no_vote,
         "held_back": why_held_back(filtered, codes),
-        "shares": share_rows(
-            row["hits"], answer.share_in_this_archive, marks, answer.archive.malignant
-        ),
+        "shares": shares,
         "malignant_share": malignant_row(cases) if answer.archive.malignant else None,
         "probability": None if answer.probability is None else _in_percent(answer.probability),
         "why_no_probability": answer.why_no_probability,
@@ -218,6 +217,24 @@ def share_rows(
         )
         for label, share in shares.items()
     )
+
+
+def most_often(shares: Sequence[ShareRow]) -> str:
+    """What most of the cases are, or that no diagnosis is that of more than half of them.
+
+    Example:
+        >>> rows = [ShareRow(Mark("n", "naevus", 0, 0), 9, 16, 0.3, 0.8, False)]
+        >>> most_often(rows)
+        'Most of them: naevus, 9 of 16'
+    """
+    if not shares:
+        return ""
+    most = max(row.count for row in shares)
+    first = [row for row in shares if row.count == most]
+    names = " and ".join(row.mark.name for row in first if row.mark is not None)
+    if len(first) == 1 and 2 * most > first[0].of:
+        return f"Most of them: {names}, {most} of {first[0].of}"
+    return f"No majority; most often {names}, {most} of {first[0].of}{' each' * (len(first) > 1)}"
 
 
 def malignant_row(cases: Sequence[CaseCard]) -> ShareRow | None:

@@ -193,7 +193,7 @@ def _page(
         },
         form=form,
         result=result,
-        error=None,
+        kept_minutes=round(_engine(request).limits.kept_seconds / 60),
     )
     return HTMLResponse(page)
 

@@ -71,10 +71,9 @@ function withoutOverlays() {
 }
 
 function withOverlays() {
-  for (const overlay of [...find("#overlays").children]) {
-    // An answer for the case before, which came too late.
-    if (find("#overlays > [data-case]")?.dataset.case !== card.dataset.case) return;
-    if (overlay.tagName !== "IMG") continue;
+  // An answer for the case before, which came too late.
+  if (find("#overlays > [data-case]")?.dataset.case !== card.dataset.case) return;
+  for (const overlay of dialog.querySelectorAll("#overlays > img")) {
     const { side } = overlay.dataset;
     overlay.className = "overlay";
     overlay.draggable = false;

@@ -110,6 +110,10 @@ document.addEventListener("htmx:sendError", () => {
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id !== "main") return;
   const first = find("#alerts .warning") ? "Check first: " : "";
+  // While the old page still stood beside the new one, marks of one name undid each other.
+  for (const mark of document.querySelectorAll('input[name^="mark:"]')) {
+    if (mark.defaultChecked) mark.checked = true;
+  }
   document.title = `${first}${find("#answer").textContent} · MedShadow`;
   window.scrollTo({ top: 0 });
   find("#answer").focus({ preventScroll: true });
