@@ -72,9 +72,6 @@ def _serve(integration, tmp_path_factory):
     from medshadow.service import ServiceSettings, create_app, engine
 
     running = []
-    # To export a network takes longer than all the lookups of these tests.
-    patch = pytest.MonkeyPatch()
-    patch.setattr(engine, "best_encoder", lambda embedder, threads: TorchEncoder(embedder))
 
     def start(kind: str, **settings) -> Service:
         folder = tmp_path_factory.mktemp(kind)
@@ -83,9 +80,11 @@ def _serve(integration, tmp_path_factory):
             cases = frozenset(store.frame()["case_id"])
         listening = socket.create_server(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        app = create_app(
-            ServiceSettings(folder / "cases.db", folder / "model", port=port, **settings)
-        )
+        told = ServiceSettings(folder / "cases.db", folder / "model", port=port, **settings)
+        with pytest.MonkeyPatch.context() as patch:
+            # To export a network takes longer than all the lookups of these tests.
+            patch.setattr(engine, "best_encoder", lambda embedder, threads: TorchEncoder(embedder))
+            app = create_app(told)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -97,7 +96,6 @@ def _serve(integration, tmp_path_factory):
         return Service(f"http://127.0.0.1:{port}/", queries, cases)
 
     yield start
-    patch.undo()
     for server, thread in running:
         server.should_exit = True
         thread.join(30)

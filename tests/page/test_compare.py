@@ -93,6 +93,8 @@ def test_a_malignant_case_is_marked_in_the_comparison_too(answered):
     answered.click("#nearest [data-compare]")
     assert "malignant" in answered.inner_text("#compare-title")
     assert answered.locator("#compare .pane-malignant").count() == 1
+    answered.keyboard.press("Escape")
+    assert answered.evaluate("document.activeElement.closest('#nearest') !== null")
 
 
 def test_what_made_them_alike_is_laid_over_both_pictures(answered):

@@ -12,7 +12,9 @@ from medshadow.evaluation.calibration import Probability
 from medshadow.retrieval import Hit, LookupAnswer
 from medshadow.retrieval.answer import Archive
 from medshadow.retrieval.cautions import LookupWarning, same_image
-from medshadow.service.page_view import answer_view, diagnosis_marks, wilson
+from medshadow.service.page_marks import diagnosis_marks
+from medshadow.service.page_shares import wilson
+from medshadow.service.page_view import answer_view
 
 ARCHIVE = Archive(
     "example", 9, 8, "d", frozenset({"mel", "bcc"}), {"nv": "naevus", "mel": "melanoma"}

@@ -13,7 +13,8 @@ const markOf = (value) =>
   );
 
 function open(ofCard, from) {
-  card = ofCard;
+  // The nearest malignant case may stand in the grid as well: from there the next one is known.
+  card = cards().find((one) => one.dataset.case === ofCard.dataset.case) ?? ofCard;
   if (!dialog.open) {
     opener = from;
     dialog.showModal();
@@ -132,8 +133,7 @@ export function wireCompare() {
     for (const overlay of dialog.querySelectorAll(".overlay")) overlay.style.opacity = event.target.value / 100;
   });
   dialog.addEventListener("close", () => {
-    const back = card?.isConnected ? card.querySelector("[data-compare]") : opener;
-    if (back?.isConnected) back.focus();
+    if (opener?.isConnected) opener.focus();
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id === "overlays") withOverlays();
