@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import pandas as pd
 from measuring import installed
 from threadpoolctl import threadpool_limits
 
-from medshadow.retrieval import CaseStore, ExactSearch
+from medshadow.retrieval import CaseStore, ExactSearch, Hit
 
 DIM = 256
 K = 16
@@ -115,10 +116,7 @@ def latencies(
 ) -> dict[str, np.ndarray]:
     """Seconds, and seconds of CPU time, that each way of asking took for each query: Q x 2."""
     ways: dict[str, Ask] = {"bare matrix product": lambda query: vectors @ query}
-    ways |= {
-        name: lambda query, where=where: search.search(query, K, where)
-        for name, where in FILTERS.items()
-    }
+    ways |= {name: partial(found, search, where) for name, where in FILTERS.items()}
     ways |= peers_of(vectors, threads)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for ask in ways.values():
@@ -132,6 +130,10 @@ def latencies(
                 ask(query)
                 taken[name].append((time.perf_counter() - at, time.process_time() - cpu_at))
     return {name: np.array(seconds) for name, seconds in taken.items()}
+
+
+def found(search: ExactSearch, where: str | None, query: np.ndarray) -> list[Hit]:
+    return search.search(query, K, where)
 
 
 def peers_of(vectors: np.ndarray, threads: int) -> dict[str, Ask]:
