@@ -125,6 +125,8 @@ def latencies(
     # In rounds, so that a busy spell of the machine meets all of them.
     for some in np.array_split(queries, min(len(queries), 20)):
         for name, ask in ways.items():
+            # The threads of the way before spin for a while when their work is done.
+            time.sleep(0.1)
             for query in some:
                 at, cpu_at = time.perf_counter(), time.process_time()
                 ask(query)

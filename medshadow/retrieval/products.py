@@ -28,16 +28,19 @@ def products_into(out: np.ndarray, vectors: np.ndarray, query: np.ndarray) -> No
         vectors: float32 N x D.
         query: float32 D.
     """
+    if vectors.size < _NUMBERS_A_THREAD:
+        # In the calling thread alone, unlike a matrix product.
+        np.einsum("nd,d->n", vectors, query, out=out)
+        return
+    # Loaded where it pays: that takes about a second, once a process.
+    from medshadow.retrieval.product_loop import multiply
+
     threads = max(1, min(_usable_threads(), vectors.size // _NUMBERS_A_THREAD))
     bounds = np.linspace(0, len(out), threads + 1, dtype=int).tolist()
     spans = [slice(*ends) for ends in pairwise(bounds)]
 
-    def multiply(rows: slice) -> None:
-        # Unlike a matrix product, this runs in the calling thread alone, and without Python's lock.
-        np.einsum("nd,d->n", vectors[rows], query, out=out[rows])
-
-    others = [_workers().submit(multiply, rows) for rows in spans[1:]]
-    multiply(spans[0])
+    others = [_workers().submit(multiply, vectors[rows], query, out[rows]) for rows in spans[1:]]
+    multiply(vectors[spans[0]], query, out[spans[0]])
     for other in others:
         other.result()
 
