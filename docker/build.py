@@ -4,7 +4,7 @@ As root, on Debian, with the packages buildah and mmdebstrap:
     python docker/build.py                  builds localhost/medshadow
     python docker/build.py --try runs/demo  serves that run from it, looks an image up, and stops
 What this machine's pip is configured to use goes into the build as a secret and as folders that are
-mounted read-only, and stays out of the image.
+mounted read-only, and stays out of the image but for those folders' names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -140,8 +141,10 @@ def try_service(buildah: Buildah, run: Path) -> None:
     """Serve a copy of a run's index as the image says, on a read-only file system, and look up.
 
     Raises:
-        OSError: the service does not answer as it should.
+        OSError: the service does not answer as it should, or its port is in use.
     """
+    # Else the answers could be another service's.
+    socket.create_server(("127.0.0.1", PORT)).close()
     container = buildah("from", "--pull-never", IMAGE)
     token = secrets.token_urlsafe(32)
     image = next((run / "phantoms").rglob("*.jpg"))
@@ -177,14 +180,16 @@ def served(root: Path, config: Mapping[str, Any], data: Path, token: str) -> Ite
     mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" || exit 1
     exec chroot --userspec="$user" "$root" /bin/sh -c 'cd /data && exec "$@"' sh "$@"
     """
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
-    command += [str(root), str(data), config["User"], *config["Entrypoint"], *config["Cmd"]]
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(root), str(data), config["User"]]
+    command += [*config["Entrypoint"], *config["Cmd"]]
     environment = dict(word.split("=", 1) for word in config["Env"])
     with subprocess.Popen(command, env={**environment, "MEDSHADOW_TOKEN": token}) as process:
         try:
             yield
         finally:
+            # All of it is one process by now, which stops as the service does.
             process.terminate()
+            print("stopped:", process.wait(timeout=60))
 
 
 def wait_for(path: str, seconds: float = 120) -> int:
