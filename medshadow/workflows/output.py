@@ -12,7 +12,7 @@ from medshadow.tracking import check_tracking, tracking_uri
 RESULTS = (
     *("audit.json", "splits.csv", "metrics.json", "mlflow_run_id.txt"),
     *("model", "figures", "checkpoints"),
-    *("cases.db", "cases.db-wal", "cases.db-shm", "cases.db.vectors"),
+    *("cases.db", "cases.db-wal", "cases.db-shm", "cases.db.vectors", "cases.db.vectors.lock"),
 )
 
 

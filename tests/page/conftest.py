@@ -113,7 +113,8 @@ def eyes(_serve) -> Service:
     return _serve("fundi", reader_token=READER)
 
 
-@pytest.fixture(scope="session")
+# Closed after each file: while it runs, its event loop keeps others from running in this thread.
+@pytest.fixture(scope="module")
 def _browser(integration):
     integration(find_spec("playwright") is not None, "playwright: pip install playwright")
     chromium = os.environ.get("MEDSHADOW_CHROMIUM") or shutil.which("chromium")
