@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from medshadow.data.registration import Registration, register
 from medshadow.data.sketch import Sketch, mirrored, unit

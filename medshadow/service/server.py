@@ -34,7 +34,7 @@ def run_server(settings: ServiceSettings, started: Callable[[str], object] = pri
         )
     import cv2
     import uvicorn
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     from medshadow.service.app import create_app
 
