@@ -123,10 +123,10 @@ def latencies(
         for query in queries[:3]:
             ask(query)
     # In rounds, so that a busy spell of the machine meets all of them.
-    for some in np.array_split(queries, min(len(queries), 20)):
+    for some in np.array_split(queries, min(len(queries), 10)):
         for name, ask in ways.items():
             # The threads of the way before spin for a while when their work is done.
-            time.sleep(0.1)
+            time.sleep(0.3)
             for query in some:
                 at, cpu_at = time.perf_counter(), time.process_time()
                 ask(query)
