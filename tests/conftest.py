@@ -18,13 +18,21 @@ def _same_torch_randomness():
     torch.manual_seed(0)
 
 
+def _need(found: bool, missing: str) -> None:
+    if found:
+        return
+    if os.environ.get("MEDSHADOW_REQUIRE_INTEGRATIONS") == "1":
+        pytest.fail(f"required here: {missing}")
+    pytest.skip(missing)
+
+
 def _real_data(name: str) -> Path:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     root = Path(os.environ.get("MEDSHADOW_DATA", default)) / name
-    if not root.is_dir():
-        pytest.skip(
-            f"real data set {name} not found; set MEDSHADOW_DATA to the folder that holds it"
-        )
+    _need(
+        root.is_dir(),
+        f"real data set {name} not found; set MEDSHADOW_DATA to the folder that holds it",
+    )
     return root
 
 
@@ -43,15 +51,7 @@ def odir5k_root() -> Path:
 @pytest.fixture(scope="session")
 def integration() -> Callable[[bool, str], None]:
     """Skip a test whose server or program is missing; fail it where integrations are required."""
-
-    def needs(found: bool, missing: str) -> None:
-        if found:
-            return
-        if os.environ.get("MEDSHADOW_REQUIRE_INTEGRATIONS") == "1":
-            pytest.fail(f"an integration is required here: {missing}")
-        pytest.skip(missing)
-
-    return needs
+    return _need
 
 
 SMALL = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from medshadow.errors import StoreError
 from medshadow.retrieval import CaseStore, calibrate
 from medshadow.retrieval.database import store_url
 from medshadow.workflows.additions import add_cases, compared
+from medshadow.workflows.index import create_store
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
@@ -72,20 +72,8 @@ def _opened(
     place: str | Path, embedder: Embedder, cases: CaseTable, names: Mapping[str, str]
 ) -> CaseStore:
     """The store that was begun of these cases with this model, or a new one."""
-    create = partial(
-        CaseStore.create,
-        place,
-        name=cases.name,
-        source=cases.source,
-        model_digest=embedder.digest,
-        embedding_dim=embedder.embedding_dim,
-        preprocess=embedder.preprocess,
-        malignant=cases.malignant,
-        malignant_word=cases.malignant_word,
-        diagnosis_names=names,
-    )
     try:
-        return create()
+        return create_store(place, embedder, cases, names)
     except StoreError:
         store = CaseStore(place)
         if _is_begun(store, embedder, cases):
@@ -95,7 +83,7 @@ def _opened(
         if file is None:
             raise
     _delete(file)
-    return create()
+    return create_store(place, embedder, cases, names)
 
 
 def _is_begun(store: CaseStore, embedder: Embedder, cases: CaseTable) -> bool:

@@ -44,8 +44,34 @@ def build_index(
         raise StoreError(f"{path} exists; remove it or name another file")
     if embeddings is None:
         embeddings = encode_cases(embedder, cases)
-    store = CaseStore.create(
-        path,
+    store = create_store(path, embedder, cases, diagnosis_names)
+    try:
+        thumbnails = thumbnails_of(cases.frame["image"])
+        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails)
+        if validation is not None:
+            calibrate(store, embedder, cases, validation)
+    except BaseException:
+        # A store that was only begun would answer, and answer wrongly.
+        store.close()
+        for ending in ("", "-wal", "-shm", ".vectors", ".vectors.lock"):
+            path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+        raise
+    return store
+
+
+def create_store(
+    place: str | Path,
+    embedder: Embedder,
+    cases: CaseTable,
+    diagnosis_names: Mapping[str, str] | None = None,
+) -> CaseStore:
+    """An empty store for cases of a table and the vectors of a model.
+
+    Raises:
+        StoreError: the database already holds a store or other tables.
+    """
+    return CaseStore.create(
+        place,
         name=cases.name,
         source=cases.source,
         model_digest=embedder.digest,
@@ -55,15 +81,3 @@ def build_index(
         malignant_word=cases.malignant_word,
         diagnosis_names=diagnosis_names,
     )
-    try:
-        thumbnails = thumbnails_of(cases.frame["image"])
-        store.add(cases, embeddings, model_digest=embedder.digest, thumbnails=thumbnails)
-        if validation is not None:
-            calibrate(store, embedder, cases, validation)
-    except BaseException:
-        # A store that was only begun would answer, and answer wrongly.
-        store.close()
-        for name in (path.name, *(f"{path.name}{end}" for end in ("-wal", "-shm", ".vectors"))):
-            path.with_name(name).unlink(missing_ok=True)
-        raise
-    return store
