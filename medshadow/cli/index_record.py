@@ -112,7 +112,7 @@ def trail_command(
     from medshadow.workflows.tables import frame_table
 
     with CaseStore(cases) as store:
-        trail = store.trail().tail(last)
+        trail = store.trail(last)
     if as_json:
         print(trail.to_json(orient="records", date_format="iso", indent=2))
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import OperationalError
 
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
@@ -25,7 +26,7 @@ def make_store(url: URL, **archive: Any) -> None:
         archive: the columns of the archive's row that say what it is.
 
     Raises:
-        StoreError: the database already holds a store or other tables.
+        StoreError: the database already holds a store or other tables, or cannot be opened.
     """
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "")
@@ -47,6 +48,9 @@ def make_store(url: URL, **archive: Any) -> None:
                 make_append_only(connection, table)
             keep_no_statistics(connection)
             _write_archive(connection, archive)
+    except OperationalError as error:
+        where = url.render_as_string(hide_password=True)
+        raise StoreError(f"{where}: cannot be opened: {error.orig}") from error
     finally:
         engine.dispose()
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sqlalchemy import Engine, func, inspect, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
@@ -155,8 +155,11 @@ class StoreReader:
         with reading(self._engine) as connection:
             return frozenset(withdrawn_numbers(connection, self._salt, list(case_ids)))
 
-    def trail(self) -> pd.DataFrame:
+    def trail(self, newest: int | None = None) -> pd.DataFrame:
         """The audit trail, oldest entry first: lookups and every change of a case.
+
+        Args:
+            newest: how many of the newest entries; None for all.
 
         Returns:
             Columns ``when`` (UTC), ``by``, ``action`` (one of ``schema.ACTIONS``), ``query_digest``
@@ -164,7 +167,7 @@ class StoreReader:
             of each that was withdrawn.
         """
         with reading(self._engine) as connection:
-            return read_trail(connection)
+            return read_trail(connection, newest)
 
     def query_digest(self, pixels: np.ndarray) -> str:
         """What the trail calls an image that was looked up: 64 hexadecimal digits.
@@ -230,5 +233,7 @@ def _read_archive(engine: Engine, where: str) -> Any:
                     f"to version {schema.SCHEMA_VERSION} with: medshadow index upgrade"
                 )
             return connection.execute(select(schema.archive)).one()
+    except OperationalError as error:
+        raise StoreError(f"{where}: cannot be opened: {error.orig}") from error
     except DatabaseError as error:
         raise StoreError(f"{where}: not a case store: {error.orig}") from error

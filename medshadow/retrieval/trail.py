@@ -75,9 +75,10 @@ def withdrawn_numbers(connection: Connection, salt: bytes, case_ids: list[str]) 
     return found
 
 
-def read_trail(connection: Connection) -> pd.DataFrame:
-    """All of the trail, oldest first; see ``CaseStore.trail``."""
-    entries = connection.execute(select(trail).order_by(trail.c.id)).all()
+def read_trail(connection: Connection, newest: int | None = None) -> pd.DataFrame:
+    """The trail, or the newest entries of it, oldest first; see ``CaseStore.trail``."""
+    backwards = select(trail).order_by(trail.c.id.desc()).limit(newest)
+    entries = connection.execute(backwards).all()[::-1]
     mentioned = sorted({number for entry in entries for number in entry.cases})
     id_of: dict[int, str] = {}
     for part in parts(mentioned):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -38,6 +39,8 @@ PROBLEMS = {
 """For ``responses`` of every route: how its errors look."""
 
 _LONGER_SIDE = 1024
+
+_log = logging.getLogger(__name__)
 
 router = APIRouter(responses=PROBLEMS)  # type: ignore[arg-type]
 
@@ -200,7 +203,9 @@ async def ready(engine: Engine) -> Health:
     """Answers 503 while the archive cannot be read."""
     try:
         await run_in_threadpool(lambda: engine.store.version)
-    except Exception:
+    except Exception as error:
+        # What it says can hold the archive's address; its kind is enough to look further.
+        _log.warning("not ready: the archive cannot be read (%s)", type(error).__name__)
         raise busy("The archive cannot be read.") from None
     return Health(status="ready")
 

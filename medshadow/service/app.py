@@ -34,6 +34,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         settings: what to serve, and to whom.
 
     Raises:
+        DataError: the address of the DICOMweb server is none.
         FileNotFoundError: there is no case store.
         StoreError: it is no case store, or holds another model's vectors.
         ModelFolderError: the model cannot be loaded.
@@ -42,8 +43,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         >>> app = create_app(ServiceSettings("cases.db", "model"))  # doctest: +SKIP
     """
     keep_uploads_in_memory()
-    engine = LookupEngine.open(settings)
+    dicomweb = None if settings.dicomweb is None else DicomWeb(settings.dicomweb)
     access = Access(settings)
+    engine = LookupEngine.open(settings)
     app = FastAPI(
         title="MedShadow",
         summary="Known cases that look like a new image.",
@@ -58,7 +60,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.engine = engine
     app.state.access = access
     app.state.settings = settings
-    app.state.dicomweb = None if settings.dicomweb is None else DicomWeb(settings.dicomweb)
+    app.state.dicomweb = dicomweb
     install_problems(app)
     app.add_middleware(Guard, access=access, settings=settings)
     app.include_router(api.router)

@@ -76,7 +76,7 @@ def consent(asked: ConsentChange, person: Curator, engine: Engine) -> Changed:
 @router.get("/trail", summary="Who did what")
 def trail(_: Curator, engine: Engine, limit: Annotated[int, Query(ge=1, le=10_000)] = 100) -> Trail:
     """Lookups and every change of a case; nothing of it can be changed."""
-    newest = engine.store.trail().tail(limit).iloc[::-1]
+    newest = engine.store.trail(limit).iloc[::-1]
     return Trail(
         entries=[
             TrailEntry(

@@ -42,14 +42,15 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     where = f" where {answer.where}" if answer.where else ""
     title = f"Nearest of {archive.groups} lesions or patients in {archive.name}{where}"
     shown = _shown_frame(answer)
-    wide = [c for c in shown if any(len(str(value)) > _WIDE for value in shown[c])]
+    wide = _too_wide(shown, console)
     console.print(frame_table(shown.drop(columns=wide), title))
     if any(value.endswith(_MARK) for value in shown.get("case is", [])):
         console.print(f"{_MARK} {archive.malignant_word}", highlight=False)
     for column in wide:
         console.print(f"{column}, by rank:", highlight=False)
-        for rank, value in zip(shown["rank"], shown[column], strict=True):
-            console.print(Text(f"  {rank}  {_cell(value)}"))
+        for rank, value in zip(shown["rank"], map(_cell, shown[column]), strict=True):
+            if value:
+                console.print(Text(f"  {rank}  {value}"))
     shares = ", ".join(f"{label} {s:.0%}" for label, s in answer.share_in_this_archive.items())
     for label in dict.fromkeys(label for hit in answer.shown() for label in labels_in_order(hit)):
         console.print(f"{label}: {answer.diagnosis(label)}", highlight=False)
@@ -73,6 +74,18 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
     if archive.source:
         console.print(f"Archive: {archive.source}", highlight=False)
     console.print(answer.notice, highlight=False)
+
+
+def _too_wide(shown: pd.DataFrame, console: Console) -> list[str]:
+    """Columns that stand below the table: with long words, or too many for its width."""
+    wide = [c for c in shown if any(len(str(value)) > _WIDE for value in shown[c])]
+    unbounded = console.options.update(width=10_000)
+    while len(rest := shown.columns.drop([*wide, *UNBROKEN], errors="ignore")):
+        needed = console.measure(frame_table(shown.drop(columns=wide), ""), options=unbounded)
+        if needed.minimum <= console.width:
+            break
+        wide.append(rest[-1])
+    return [column for column in shown if column in wide]
 
 
 def _shown_frame(answer: LookupAnswer) -> pd.DataFrame:

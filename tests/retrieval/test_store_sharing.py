@@ -178,6 +178,14 @@ def test_twenty_kills_lose_no_acknowledged_case(store, tmp_path):
     assert sum(one["acknowledged"] > 0 for one in rounds) >= 8
 
 
+def test_a_server_that_does_not_answer(integration, settings):
+    integration(importlib.util.find_spec("psycopg") is not None, "psycopg: medshadow[postgres]")
+    url = "postgresql://someone:hush@127.0.0.1:1/cases"
+    for attempt in (lambda: CaseStore(url), lambda: CaseStore.create(url, **settings)):
+        with pytest.raises(StoreError, match=r"someone:\*\*\*@127.0.0.1:1/cases: cannot be opened"):
+            attempt()
+
+
 def test_opening_what_is_no_store(tmp_path, settings):
     with pytest.raises(FileNotFoundError, match="no case store at"):
         CaseStore(tmp_path / "absent.db")

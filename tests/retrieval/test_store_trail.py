@@ -41,6 +41,14 @@ def test_the_trail_tells_who_did_what_and_who_saw_what(any_store, database, some
     assert trail["when"].between(before, now).all()
 
 
+def test_the_newest_entries_of_the_trail_stay_in_their_order(any_store, some):
+    some.fill(any_store, 3)
+    for name in ("Dr A", "Dr B", "Dr C"):
+        any_store.record_lookup(by=name, query_digest=DIGEST, shown=["c1"])
+    assert any_store.trail(2)["by"].tolist() == ["Dr B", "Dr C"]
+    assert any_store.trail(100).equals(any_store.trail())
+
+
 def test_an_empty_trail_has_its_columns(any_store):
     trail = any_store.trail()
     assert trail.columns.tolist() == ["when", "by", "action", "query_digest", "cases"]

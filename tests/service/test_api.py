@@ -120,11 +120,12 @@ def test_health_and_readiness_need_no_token(stranger):
     assert stranger.get("/ready").json() == {"status": "ready"}
 
 
-def test_not_ready_without_its_archive(stranger, monkeypatch):
+def test_not_ready_without_its_archive(stranger, monkeypatch, caplog):
     store = type(stranger.app.state.engine.store)
     monkeypatch.setattr(store, "version", property(lambda _: 1 / 0))
     response = stranger.get("/ready")
     assert response.status_code == 503
+    assert "the archive cannot be read (ZeroDivisionError)" in caplog.text
     assert response.headers["retry-after"]
     assert stranger.get("/health").status_code == 200
 

@@ -62,6 +62,16 @@ def test_long_words_stand_below_the_table():
     assert "keywords, by rank:\n  1  macular epiretinal membrane; drusen\n  2  drusen\n" in text
 
 
+def test_words_are_not_broken():
+    cases = {"dx_type": "histopathology", "age": 55, "sex": "female", "dataset": "rosendahl"}
+    cases |= {"localization": "lower extremity", "skin": "II"}
+    hits = tuple(replace(hit, case_id="ISIC_0000000", metadata=cases) for hit in answer().hits)
+    text = printed(replace(answer(), hits=hits))
+    assert all(word in text for word in ("histology", "female", "rosendahl"))
+    assert "skin, by rank:\n  1  II\n  2  II\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def in_one_line(answer):
     return " ".join(printed(answer).split())
 
