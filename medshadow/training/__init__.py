@@ -8,6 +8,7 @@ from medshadow.lazy import load
 
 _FILE_OF = {
     "CollapseGuard": "collapse",
+    "FinalHead": "final_head",
     "MetricTrainer": "trainer",
     "MiningCurriculum": "curriculum",
     "OBJECTIVES": "objectives",

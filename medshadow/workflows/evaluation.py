@@ -15,7 +15,7 @@ from medshadow.data.cases import CaseTable
 from medshadow.data.readers import read_image
 from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose
 from medshadow.retrieval.encode import encode_cases
-from medshadow.training.final_head import fit_final_head
+from medshadow.training.final_head import FinalHead, fit_final_head
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
@@ -31,7 +31,9 @@ def embed_section(embedder: Embedder, table: CaseTable, section: str) -> Embedde
     return EmbeddedCases(encode_cases(embedder, cases, views=views), cases.frame)
 
 
-def finished_gallery(trainer: MetricTrainer, table: CaseTable) -> EmbeddedCases:
+def finished_gallery(
+    trainer: MetricTrainer, table: CaseTable, how: FinalHead | None = None
+) -> EmbeddedCases:
     """Encode the training section and give a trained embedder its last layer, fitted to it.
 
     See :func:`~medshadow.training.fit_final_head`. Of several labels of a case the one that stands
@@ -47,6 +49,7 @@ def finished_gallery(trainer: MetricTrainer, table: CaseTable) -> EmbeddedCases:
         trainer.loss,
         trainer.loader.batch_sampler,
         embedder.embedding_dim,
+        how,
     )
     embedder.end_with(head)
     with torch.inference_mode():

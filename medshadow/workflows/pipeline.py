@@ -13,7 +13,7 @@ from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, contact_sheet
 from medshadow.tracking import TrackedRun
-from medshadow.training import MetricTrainer
+from medshadow.training import FinalHead, MetricTrainer
 from medshadow.workflows import evaluation as ev
 from medshadow.workflows.index import build_index
 from medshadow.workflows.output import OutputFolder
@@ -36,6 +36,8 @@ class Pipeline:
         parameters: settings to record with the run.
         diagnosis_names: label to diagnosis in words.
         bootstrap: resamples for the intervals.
+        final_head: how the last layer is fitted after training; see
+            :func:`~medshadow.training.fit_final_head`.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class Pipeline:
         parameters: Mapping[str, Any],
         diagnosis_names: Mapping[str, str] | None = None,
         bootstrap: int = 1000,
+        final_head: FinalHead | None = None,
     ) -> None:
         self.table, self.trainer, self.output = table, trainer, output
         self._experiment, self._parameters = experiment, dict(parameters)
         self._diagnosis_names, self._bootstrap = diagnosis_names, bootstrap
+        self._final_head = final_head
 
     def run(self) -> Summary:
         """Do the whole way.
@@ -67,7 +71,7 @@ class Pipeline:
             metrics = self._baselines()
             tracked.watch(self.trainer)
             embedder = self.trainer.run(resume=self.output.resume)
-            gallery = ev.finished_gallery(self.trainer, self.table)
+            gallery = ev.finished_gallery(self.trainer, self.table, self._final_head)
             embedder.save(self.output.model)
             diagnostics = self._diagnose(embedder, gallery)
             metrics |= ev.flat_metrics("test", diagnostics)

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from medshadow.data import PKSampler
 from medshadow.losses import CrossBatchMemory, ShadowLoss
 from medshadow.networks import Whitening
-from medshadow.training import fit_final_head
+from medshadow.training import FinalHead, fit_final_head
 
 CLASSES = np.repeat(["mel", "nv", "bcc"], 40)
 
@@ -76,3 +76,48 @@ def test_label_sets_and_a_memory_will_do(features):
     of_sets = fit_final_head(features, CLASSES, sets, ShadowLoss(margin=0.1), sampler(), 4)
     of_labels = fit_final_head(features, CLASSES, targets(), ShadowLoss(margin=0.1), sampler(), 4)
     torch.testing.assert_close(of_sets.projection, of_labels.projection, atol=1e-2, rtol=1e-2)
+
+
+def fitted(features, **how):
+    loss = ShadowLoss(margin=0.1)
+    return fit_final_head(features, CLASSES, targets(), loss, sampler(), 4, FinalHead(**how))
+
+
+def test_the_whitening_weighs_what_is_said_or_is_left_out(features):
+    whole, less = fitted(features), fitted(features, whitening=0.25)
+    alone = fitted(features, whitening=0)
+    assert torch.equal(less.projection[4:], 0.25 * whole.projection[4:])
+    assert torch.equal(less.projection[:4], whole.projection[:4])
+    assert torch.equal(alone.projection, whole.projection[:4])
+
+
+def test_several_heads_give_the_mean_of_their_similarities(features):
+    inputs = torch.from_numpy(features)
+    several = fitted(features, whitening=0, heads=3, steps=30)
+    assert several.projection.shape == (4, 16)
+    heads = _retrained_apart(features, heads=3, steps=30)
+    moved = inputs - several.mean
+    vectors = [moved @ head.T for head in heads]
+    vectors = [v / v.norm(dim=1).mean() for v in vectors]
+    wanted = sum(v @ v.T for v in vectors) / 3
+    found = several(inputs) @ several(inputs).T
+    # Four rows hold the most of what twelve say: less is left over than by any other four.
+    left = (found / found.diagonal().mean() - wanted / wanted.diagonal().mean()).norm()
+    assert left < 0.1 * wanted.norm()
+    assert not torch.allclose(heads[0], heads[1])
+
+
+def _retrained_apart(features, **how):
+    from medshadow.training.final_head import _retrained
+
+    moved = torch.from_numpy(features) - Whitening.fit(features, CLASSES, 4).mean
+    scale = moved.std(0) + 1e-6
+    loss = ShadowLoss(margin=0.1)
+    found = _retrained(moved / scale, targets(), loss, sampler(), 4, FinalHead(**how))
+    return [rows / scale for rows in found]
+
+
+@pytest.mark.parametrize("how", [{"whitening": -0.1}, {"heads": 0}, {"steps": 0}])
+def test_what_cannot_be_fitted_is_refused(how):
+    with pytest.raises(ValueError, match="must be at least"):
+        FinalHead(**how)
