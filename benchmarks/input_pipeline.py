@@ -2,10 +2,11 @@
 
 python benchmarks/input_pipeline.py --data HAM10000 [--steps 24] [--workers 0 1]
 
-The same network, batch shape and optimizer; one side draws, augments and collates real images, the
-other repeats one batch that lies in memory. The sides take turns of eight steps, so that a slower
-or faster moment of the machine meets both; the first three steps of a turn are not counted, since
-workers have made batches ahead during the other side's turn.
+The same network, frozen where the configurations freeze it, batch shape and optimizer; one side
+draws, augments and collates real images, the other repeats one batch that lies in memory. The sides
+take turns of eight steps, so that a slower or faster moment of the machine meets both; the first
+three steps of a turn are not counted, since workers have made batches ahead during the other side's
+turn.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from medshadow.training.precision import keep_freed_memory, training_dtype
 from medshadow.transforms import dermatology_transforms
 
 TURN, UNCOUNTED = 8, 3
+FROZEN = ("_conv_stem", "_bn0", "_blocks.0", "_blocks.1", "_blocks.2")
 
 
 def compare(table: Any, steps: int, workers: int) -> tuple[float, float]:
@@ -36,7 +38,10 @@ def compare(table: Any, steps: int, workers: int) -> tuple[float, float]:
         table, transform, batches_per_epoch=steps + 2, num_workers=workers, progress=False
     )
     embedder = Embedder().train().to(memory_format=torch.channels_last)
-    optimizer, loss = adamw(embedder), ShadowLoss()
+    frozen = [f"features.net.{name}" for name in FROZEN]
+    optimizer, loss = adamw(embedder, frozen=frozen), ShadowLoss()
+    for name in frozen:
+        embedder.backbone.get_submodule(name).eval()  # as the trainer does
     dtype = training_dtype("auto", torch.device("cpu"))
 
     def step(batch: dict[str, Any]) -> None:
