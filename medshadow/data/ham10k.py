@@ -15,7 +15,7 @@ import pandas as pd
 
 from medshadow.data.audit import check_policy, leave_out
 from medshadow.data.cases import CaseTable, LeftOut
-from medshadow.data.layout import DRAWN
+from medshadow.data.layout import DRAWN, Names, walk, zip_hint
 from medshadow.data.readers import SUFFIXES
 from medshadow.errors import DataError
 
@@ -87,7 +87,7 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(f"{root}: not a folder; expected the folder of HAM10000")
-    names = dict(_walk(folder))
+    names = dict(walk(folder, _DEPTH))
     metadata = _metadata_file(folder, names)
     if metadata.name.lower() == _ONE_HOT:
         rows = _read_one_hot(metadata, _groupings_file(metadata, names))
@@ -115,26 +115,14 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     )
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and the names of their files, nearest folders first, to a depth of ``_DEPTH``."""
-    level = [folder]
-    for _ in range(_DEPTH + 1):
-        below = []
-        for place in level:
-            entries = sorted(os.scandir(place), key=lambda e: e.name)
-            yield place, [e.name for e in entries if e.is_file()]
-            below += [Path(e.path) for e in entries if e.is_dir() and not e.name.startswith(".")]
-        level = below
-
-
-def _metadata_file(folder: Path, names: dict[Path, list[str]]) -> Path:
+def _metadata_file(folder: Path, names: Names) -> Path:
     """The nearest metadata file; HAM10000's own, which says more, before ISIC's."""
     wanted = (*_METADATA, _ONE_HOT)
     found = [p / n for p, files in names.items() for n in files if n.lower() in wanted]
     if not found:
         raise DataError(
             f"{folder}: HAM10000 not found; looked for {_LOOKED_FOR} there and in the folders below"
-            f"{_zip_hint(names)}"
+            f"{zip_hint(names)}"
         )
 
     def rank(path: Path) -> tuple[int, bool]:
@@ -149,7 +137,7 @@ def _metadata_file(folder: Path, names: dict[Path, list[str]]) -> Path:
     return min(best, key=lambda path: wanted.index(path.name.lower()))
 
 
-def _groupings_file(metadata: Path, names: dict[Path, list[str]]) -> Path:
+def _groupings_file(metadata: Path, names: Names) -> Path:
     found = [p / n for p, files in names.items() for n in files if n.lower() == _GROUPINGS]
     beside = [path for path in found if path.parent == metadata.parent]
     if not found:
@@ -160,9 +148,7 @@ def _groupings_file(metadata: Path, names: dict[Path, list[str]]) -> Path:
     return (beside or found)[0]
 
 
-def _images(
-    folder: Path, metadata: Path, names: dict[Path, list[str]], wanted: set[str]
-) -> dict[str, str]:
+def _images(folder: Path, metadata: Path, names: Names, wanted: set[str]) -> dict[str, str]:
     """The file of each image id, looked for beside the metadata first, then anywhere below."""
     beside = {p: files for p, files in names.items() if p.is_relative_to(metadata.parent)}
     found = list(_files_of(beside, wanted)) or list(_files_of(names, wanted))
@@ -178,12 +164,12 @@ def _images(
     if not image_of:
         raise DataError(
             f"{folder}: none of the {len(wanted)} images named in {metadata.name} found; looked "
-            f"for {min(wanted)}.jpg and the like there and in the folders below{_zip_hint(names)}"
+            f"for {min(wanted)}.jpg and the like there and in the folders below{zip_hint(names)}"
         )
     return image_of
 
 
-def _files_of(names: dict[Path, list[str]], wanted: set[str]) -> Iterator[tuple[str, Path]]:
+def _files_of(names: Names, wanted: set[str]) -> Iterator[tuple[str, Path]]:
     for place, files in names.items():
         for name in files:
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 - ten thousand Paths are slow
@@ -194,11 +180,6 @@ def _files_of(names: dict[Path, list[str]], wanted: set[str]) -> Iterator[tuple[
 def _in_named_folder(path: Path, folder: Path) -> bool:
     parts = path.parent.parts[len(folder.parts) - 1 :]
     return any(part.lower() in _IMAGE_FOLDERS for part in parts)
-
-
-def _zip_hint(names: dict[Path, list[str]]) -> str:
-    zips = [n for files in names.values() for n in files if n.lower().endswith(".zip")]
-    return f"; found {', '.join(zips[:4])}: unpack first" if zips else ""
 
 
 def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
