@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -145,26 +146,48 @@ def draw_fundus(rng: np.random.Generator) -> Image.Image:
     return picture
 
 
+@contextmanager
+def lookup_in(path, embedder, cases, names):
+    """A lookup in a new store of these cases, with thumbnails."""
+    with CaseStore.create(
+        path,
+        name=cases.name,
+        model_digest=embedder.digest,
+        embedding_dim=embedder.embedding_dim,
+        preprocess=embedder.preprocess,
+        malignant=cases.malignant,
+        diagnosis_names=names,
+    ) as opened:
+        opened.add(
+            cases,
+            encode_cases(embedder, cases, progress=False),
+            model_digest=embedder.digest,
+            thumbnails=thumbnails_of(cases.frame["image"], progress=False),
+        )
+        yield CaseLookup(opened, embedder)
+
+
+@pytest.fixture
+def lookup(tmp_path, embedder, drawn_cases):
+    """A lookup in a store of the drawn lesions."""
+    names = {"mel": "melanoma", "bcc": "basal cell carcinoma", "nv": "naevus"}
+    with lookup_in(tmp_path / "cases.db", embedder, drawn_cases, names) as made:
+        yield made
+
+
+@pytest.fixture
+def query(drawn_cases):
+    """The path of case00a, an image of lesion00."""
+    return drawn_cases.frame["image"][0]
+
+
 @pytest.fixture
 def eye_lookup(tmp_path, fundus_embedder, drawn_eyes):
     """A lookup in a store of the drawn eyes."""
-    with CaseStore.create(
-        tmp_path / "eyes.db",
-        name=drawn_eyes.name,
-        model_digest=fundus_embedder.digest,
-        embedding_dim=16,
-        preprocess=fundus_embedder.preprocess,
-        malignant=drawn_eyes.malignant,
-        diagnosis_names={"D": "diabetic retinopathy", "H": "hypertensive retinopathy",
-                         "G": "glaucoma", "N": "normal fundus", "O": "other finding"},
-    ) as opened:  # fmt: skip
-        opened.add(
-            drawn_eyes,
-            encode_cases(fundus_embedder, drawn_eyes, progress=False),
-            model_digest=fundus_embedder.digest,
-            thumbnails=thumbnails_of(drawn_eyes.frame["image"], progress=False),
-        )
-        yield CaseLookup(opened, fundus_embedder)
+    names = {"D": "diabetic retinopathy", "H": "hypertensive retinopathy", "G": "glaucoma",
+             "N": "normal fundus", "O": "other finding"}  # fmt: skip
+    with lookup_in(tmp_path / "eyes.db", fundus_embedder, drawn_eyes, names) as made:
+        yield made
 
 
 @pytest.fixture

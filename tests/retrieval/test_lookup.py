@@ -9,37 +9,9 @@ from medshadow.data import read_image
 from medshadow.errors import ImageReadError, StoreError
 from medshadow.evaluation.retrieval import majority_vote
 from medshadow.networks import Backbone, Embedder
-from medshadow.retrieval import CaseLookup, CaseStore, contact_sheet, encode_cases, thumbnails_of
+from medshadow.retrieval import CaseLookup, contact_sheet, encode_cases
 from medshadow.retrieval.answer import NOTICE
 from medshadow.retrieval.cautions import LookupWarning
-
-NAMES = {"mel": "melanoma", "bcc": "basal cell carcinoma", "nv": "naevus"}
-
-
-@pytest.fixture
-def lookup(tmp_path, embedder, drawn_cases):
-    with CaseStore.create(
-        tmp_path / "cases.db",
-        name=drawn_cases.name,
-        model_digest=embedder.digest,
-        embedding_dim=embedder.embedding_dim,
-        preprocess=embedder.preprocess,
-        malignant=drawn_cases.malignant,
-        diagnosis_names=NAMES,
-    ) as store:
-        store.add(
-            drawn_cases,
-            encode_cases(embedder, drawn_cases, progress=False),
-            model_digest=embedder.digest,
-            thumbnails=thumbnails_of(drawn_cases.frame["image"], progress=False),
-        )
-        yield CaseLookup(store, embedder)
-
-
-@pytest.fixture
-def query(drawn_cases):
-    """The path of case00a, an image of lesion00."""
-    return drawn_cases.frame["image"][0]
 
 
 def codes(answer):

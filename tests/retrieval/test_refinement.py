@@ -4,32 +4,8 @@ import numpy as np
 import pytest
 
 from medshadow.errors import StoreError
-from medshadow.retrieval import CaseLookup, CaseStore, contact_sheet, encode_cases, thumbnails_of
+from medshadow.retrieval import contact_sheet
 from medshadow.retrieval.refinement import refined_query
-
-
-@pytest.fixture(scope="module")
-def lookup(tmp_path_factory, embedder, drawn_cases):
-    with CaseStore.create(
-        tmp_path_factory.mktemp("refine") / "cases.db",
-        name=drawn_cases.name,
-        model_digest=embedder.digest,
-        embedding_dim=embedder.embedding_dim,
-        preprocess=embedder.preprocess,
-        malignant=drawn_cases.malignant,
-    ) as store:
-        store.add(
-            drawn_cases,
-            encode_cases(embedder, drawn_cases, progress=False),
-            model_digest=embedder.digest,
-            thumbnails=thumbnails_of(drawn_cases.frame["image"], progress=False),
-        )
-        yield CaseLookup(store, embedder)
-
-
-@pytest.fixture
-def query(drawn_cases):
-    return drawn_cases.frame["image"][0]
 
 
 def test_rocchio_s_formula():
