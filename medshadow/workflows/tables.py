@@ -53,7 +53,8 @@ def print_answer(answer: LookupAnswer, console: Console) -> None:
                 console.print(Text(f"  {rank}  {value}"))
     shares = ", ".join(f"{label} {s:.0%}" for label, s in answer.share_in_this_archive.items())
     for label in dict.fromkeys(label for hit in answer.shown() for label in labels_in_order(hit)):
-        console.print(f"{label}: {answer.diagnosis(label)}", highlight=False)
+        if (name := answer.diagnosis(label)) != label:
+            console.print(f"{label}: {name}", highlight=False)
     if answer.vote is not None:
         console.print(f"Most of them: {answer.diagnosis(answer.vote)}", highlight=False)
         console.print(f"Share in this archive (not a probability): {shares}", highlight=False)

@@ -72,6 +72,11 @@ def test_words_are_not_broken():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_label_that_is_its_own_name_is_not_explained():
+    text = printed(replace(answer(), archive=replace(answer().archive, diagnosis_names={})))
+    assert "N: N" not in text
+
+
 def in_one_line(answer):
     return " ".join(printed(answer).split())
 
