@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medshadow.errors import StoreError
-from medshadow.retrieval import CaseStore, erasure
+from medshadow.retrieval import CaseStore, ExactSearch, erasure
 
 SECRET = b"zebra-rash-on-thumb"
 
@@ -31,12 +31,18 @@ def bytes_in(folder):
 def test_withdrawing_leaves_no_byte_behind(store, tmp_path, some):
     fill_with_pictures(store, some)
     secrets = put_secret(store, some)
+    kept, gone = some.vectors(40)[39].tobytes(), secrets[3]
+    ExactSearch(store)  # writes the file of vectors beside the store
+    vectors = tmp_path / "cases.db.vectors"
+    assert kept in vectors.read_bytes()
+    assert gone in vectors.read_bytes()
     assert all(secret in bytes_in(tmp_path) for secret in secrets)
     version = store.version
     store.withdraw("withdrawn-case-0")
     left = bytes_in(tmp_path)
     assert not any(secret in left for secret in secrets)
-    assert some.vectors(40)[39].tobytes() in left
+    assert kept in left
+    assert kept in vectors.read_bytes()
     assert len(store) == 40
     assert store.version > version
     assert store.verify() == []
