@@ -91,7 +91,9 @@ async def lookup(
     reference: Annotated[
         str,
         Form(
-            max_length=500, description="In place of an image: an instance on the DICOMweb server."
+            max_length=500,
+            description="In place of an image: an instance on the DICOMweb server.",
+            examples=["studies/1.2/series/1.2.3/instances/1.2.3.4"],
         ),
     ] = "",
     k: Annotated[int, Form(ge=1, le=100, description="Distinct cases wanted.")] = 16,
@@ -103,10 +105,20 @@ async def lookup(
     ] = "",
     prevalence: Annotated[
         float | None,
-        Form(gt=0, lt=1, description="Share of malignant cases among images like this one."),
+        Form(
+            gt=0,
+            lt=1,
+            description="Share of malignant cases among images like this one.",
+            examples=[0.05],
+        ),
     ] = None,
     exclude_groups: Annotated[
-        list[str] | None, Form(max_length=100, description="Lesions or patients to leave out.")
+        list[str] | None,
+        Form(
+            max_length=100,
+            description="Lesions or patients to leave out.",
+            examples=[["HAM_0000118"]],
+        ),
     ] = None,
     thumbnails: Annotated[bool, Form(description="Send small pictures of the cases.")] = False,
 ) -> Answer:
@@ -212,7 +224,8 @@ async def ready(engine: Engine) -> Health:
 
 @router.post("/login", tags=["session"], summary="Begin a browser session", status_code=303)
 def log_in(
-    request: Request, token: Annotated[str, Form(min_length=1, max_length=1000)]
+    request: Request,
+    token: Annotated[str, Form(min_length=1, max_length=1000, examples=["a-token-from-its-file"])],
 ) -> Response:
     """Sets a cookie that scripts cannot read and other sites cannot use."""
     response = Response(status_code=303, headers={"Location": "/"})

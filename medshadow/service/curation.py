@@ -18,7 +18,9 @@ from medshadow.service.problems import Problem
 router = APIRouter(prefix="/api", tags=["curation"], responses=PROBLEMS)  # type: ignore[arg-type]
 
 Curator = Annotated[Person, Depends(require_curator)]
-CaseIds = Annotated[list[CaseId], Field(min_length=1, max_length=1000)]
+CaseIds = Annotated[
+    list[CaseId], Field(min_length=1, max_length=1000, examples=[["ISIC_0024306", "ISIC_0025964"]])
+]
 
 
 class Withdrawal(Asked):
@@ -44,11 +46,16 @@ class Changed(Answered):
 class TrailEntry(Answered):
     """Somebody did something."""
 
-    when: str = Field(description="UTC, ISO 8601.")
-    by: str
+    when: str = Field(description="UTC, ISO 8601.", examples=["2026-03-02T09:15:00+00:00"])
+    by: str = Field(examples=["reader"])
     action: str = Field(examples=["lookup", "withdraw"])
-    query_digest: str = Field(description="Of the image looked up; empty for other actions.")
-    cases: list[str] = Field(description='Case ids; "withdrawn" for one that is no longer there.')
+    query_digest: str = Field(
+        description="Of the image looked up; empty for other actions.", examples=["5e0c91b4" * 8]
+    )
+    cases: list[str] = Field(
+        description='Case ids; "withdrawn" for one that is no longer there.',
+        examples=[["ISIC_0024306", "withdrawn"]],
+    )
 
 
 class Trail(Answered):

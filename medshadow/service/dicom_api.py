@@ -39,17 +39,27 @@ class ReportAsked(Asked):
         "", description="Which eye it shows; the image's own header says unless given."
     )
     prevalence: float | None = Field(
-        None, gt=0, lt=1, description="Share of malignant cases among images like this one."
+        None,
+        gt=0,
+        lt=1,
+        description="Share of malignant cases among images like this one.",
+        examples=[0.05],
     )
     exclude_groups: list[str] = Field(
-        default=[], max_length=100, description="Lesions or patients to leave out."
+        default=[],
+        max_length=100,
+        description="Lesions or patients to leave out.",
+        examples=[["HAM_0000118"]],
     )
 
 
 class Reported(Answered):
     """A lookup that was stored as a DICOM structured report, and where."""
 
-    report: str = Field(description="The report's reference, below the DICOMweb server's address.")
+    report: str = Field(
+        description="The report's reference, below the DICOMweb server's address.",
+        examples=["studies/1.2/series/1.2.5/instances/1.2.5.1"],
+    )
     answer: Answer
 
 
