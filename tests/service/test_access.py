@@ -1,6 +1,7 @@
 """Who gets in, as what, and how those who try are slowed down."""
 
 import hmac
+import re
 
 import pytest
 
@@ -88,6 +89,42 @@ def _reader_of(session):
     from medshadow.service import Person
 
     return Person("reader", "reader", session)
+
+
+FORM_TOKEN = re.compile(r'name="csrf_token" value="(\w+)"')
+
+
+def sign_in(client, token):
+    """A new session of a browser: the page that it sees, and the token of the page's forms."""
+    client.cookies.clear()
+    assert client.post("/login", data={"token": token}).status_code == 303
+    return FORM_TOKEN.search(client.get("/").text)[1]
+
+
+@pytest.mark.parametrize("path", ["/lookup", "/refine", "/explain"])
+def test_the_page_s_forms_must_come_from_this_session(stranger, tokens, lesion, path):
+    earlier = sign_in(stranger, tokens.reader)
+    own = sign_in(stranger, tokens.reader)
+    assert own != earlier
+    store = stranger.app.state.engine.store
+    files = {"image": ("a.png", lesion)}
+    page = stranger.post("/lookup", data={"csrf_token": own}, files=files).text
+    case = re.search(r'name="mark:(\w+)"', page)[1]
+    image = re.search(r'name="token" value="([^"]+)"', page)[1]
+    form = {"token": image, f"mark:{case}": "relevant", "case_id": case}
+
+    entries = len(store.trail())
+    for wrong in ({}, {"csrf_token": ""}, {"csrf_token": earlier}, {"csrf_token": own + "0"}):
+        response = stranger.post(path, data={**form, **wrong})
+        assert response.status_code == 403
+        assert "not from this page" in response.text
+        assert case not in response.text
+    header = {"X-CSRF-Token": earlier}
+    assert stranger.post(path, data={**form, "csrf_token": own}, headers=header).status_code == 403
+    assert len(store.trail()) == entries
+    response = stranger.post(path, data={**form, "csrf_token": own})
+    assert response.status_code == 200
+    assert case in response.text
 
 
 def test_the_cookie_is_secure_unless_the_service_is_local(serve, tokens):
