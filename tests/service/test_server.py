@@ -6,23 +6,33 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from medshadow.cli import app
+from medshadow.data.in_memory import read_image_bytes
+from medshadow.networks import Embedder
+from medshadow.retrieval import CaseLookup, CaseStore
 
+COMMAND = [sys.executable, "-c", "from medshadow.cli import main; main()"]
 # The command itself, but for the export to ONNX, which takes longer than all the rest.
-PROGRAM = """
+COMMAND_WITHOUT_ONNX = [
+    sys.executable,
+    "-c",
+    """
 from medshadow.cli import main
 from medshadow.retrieval.encoders import TorchEncoder
 from medshadow.service import engine
 
 engine.best_encoder = lambda embedder, threads: TorchEncoder(embedder)
 main()
-"""
-COMMAND = [sys.executable, "-c", PROGRAM, "serve"]
+""",
+]
 
 
 @pytest.fixture
@@ -32,33 +42,68 @@ def port():
         return free.getsockname()[1]
 
 
-def test_the_command_serves_until_it_is_stopped(settings, tokens, lesion, port, tmp_path):
-    (tmp_path / "token").write_text(f"{tokens.reader}\n")
-    environment = {**os.environ, "MEDSHADOW_CURATOR_TOKEN": tokens.curator}
-    arguments = ["--cases", str(settings.cases), "--model", str(settings.model)]
-    arguments += ["--port", str(port), "--token-file", str(tmp_path / "token")]
-    server = subprocess.Popen(
-        [*COMMAND, *arguments],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            _wait_until_ready(client, server)
-            assert client.get("/api/cases?cursor=Jones").status_code == 401
-            client.headers["Authorization"] = f"Bearer {tokens.reader}"
-            response = client.post("/api/lookup", files={"image": ("Jones.png", lesion)})
-            assert len(response.json()["hits"]) == 12
-            assert "server" not in response.headers
-            client.headers["Authorization"] = f"Bearer {tokens.curator}"
-            assert client.get("/api/trail").json()["entries"][0]["by"] == "reader"
-    finally:
-        server.terminate()
-        said, logged = server.communicate(timeout=60)
+@pytest.fixture
+def served(settings, tokens, port, tmp_path):
+    """Run a command that serves; gives a client of it and, at the end, what it said and logged."""
+
+    @contextmanager
+    def run(command):
+        (tmp_path / "token").write_text(f"{tokens.reader}\n")
+        environment = {**os.environ, "MEDSHADOW_CURATOR_TOKEN": tokens.curator}
+        arguments = ["--cases", str(settings.cases), "--model", str(settings.model)]
+        arguments += ["--port", str(port), "--token-file", str(tmp_path / "token")]
+        server = subprocess.Popen(
+            [*command, "serve", *arguments],
+            env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        written = []
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                _wait_until_ready(client, server)
+                yield client, written
+        finally:
+            server.terminate()
+            written += server.communicate(timeout=60)
+
+    return run
+
+
+def test_the_command_serves_until_it_is_stopped(served, settings, tokens, lesion, port):
+    with served(COMMAND_WITHOUT_ONNX) as (client, written):
+        assert client.get("/api/cases?cursor=Jones").status_code == 401
+        client.headers["Authorization"] = f"Bearer {tokens.reader}"
+        response = client.post("/api/lookup", files={"image": ("Jones.png", lesion)})
+        assert len(response.json()["hits"]) == 12
+        assert "server" not in response.headers
+        client.headers["Authorization"] = f"Bearer {tokens.curator}"
+        assert client.get("/api/trail").json()["entries"][0]["by"] == "reader"
+    said, logged = written
     assert f"12 cases of drawn lesions at http://127.0.0.1:{port}" in said
     assert "POST /api/lookup 200" in logged
     for secret in ("Jones", "case0", "cursor", str(settings.cases), tokens.reader, tokens.curator):
         assert secret not in logged
     assert "Traceback" not in logged
+
+
+def test_with_onnx_runtime_it_finds_what_pytorch_finds(
+    served, settings, tokens, lesion, integration
+):
+    for package in ("onnxruntime", "onnx", "onnxscript"):
+        integration(find_spec(package) is not None, f"no {package}; the extra is service")
+    with CaseStore(settings.cases) as store:
+        images = [lesion, *(store.thumbnail(f"case{n:02}") for n in (0, 5, 10))]
+        by_torch = CaseLookup(store, Embedder.load(settings.model))
+        expected = [by_torch.lookup(read_image_bytes(image), k=12).hits for image in images]
+    with served(COMMAND) as (client, written):
+        client.headers["Authorization"] = f"Bearer {tokens.reader}"
+        answers = [client.post("/api/lookup", files={"image": image}).json() for image in images]
+    assert "PyTorch" not in written[1]  # no warning that ONNX Runtime could not be used
+    for answer, hits in zip(answers, expected, strict=True):
+        found = answer["hits"]
+        assert [hit["case_id"] for hit in found] == [hit.case_id for hit in hits]
+        np.testing.assert_allclose(
+            [hit["similarity"] for hit in found], [hit.similarity for hit in hits], atol=1e-4
+        )
 
 
 def _wait_until_ready(client, server):
