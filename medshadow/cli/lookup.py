@@ -13,7 +13,9 @@ Laterality = Literal["left", "right"]
 
 def lookup_command(
     image: Annotated[Path, typer.Argument(help="Image file.")],
-    cases: Annotated[Path, typer.Option("--cases", help="Case store.")] = Path("cases.db"),
+    cases: Annotated[
+        str, typer.Option("--cases", help="Case store: a file, or a database's URL.")
+    ] = "cases.db",
     model: Annotated[Path, typer.Option("--model", help="Model folder.")] = Path("model"),
     k: Annotated[int, typer.Option("-k", help="Cases to show, one a lesion.")] = 16,
     where: Annotated[

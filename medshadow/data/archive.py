@@ -23,7 +23,6 @@ from medshadow.data.archive_rows import (
 )
 from medshadow.data.audit import check_policy, leave_out
 from medshadow.data.cases import COLUMNS, CaseTable, LeftOut
-from medshadow.data.layout import first_few
 from medshadow.data.site_key import SiteKey, read_site_key
 from medshadow.errors import DataError
 
@@ -94,7 +93,7 @@ def archive_cases(
 
     Raises:
         DataError: there is no key; the source, a column or an attribute is not there; rows are
-            wrong, all named in one message (the first ten, and how many more).
+            wrong, all named in one message.
 
     Example:
         >>> import tempfile
@@ -232,9 +231,9 @@ def _left_out(
     """Refuse wrong rows, all in one message, or put them on record by their hashed names."""
     wrong = [row for row in rows if row.problems]
     if wrong and on_error == "raise":
-        texts = [f"{row.where}: {'; '.join(row.problems)}" for row in wrong]
+        lines = "\n  ".join(f"{row.where}: {'; '.join(row.problems)}" for row in wrong)
         raise DataError(
-            f"{source}: {len(wrong)} of {len(rows)} rows are wrong:\n  {first_few(texts)}\n"
+            f"{source}: {len(wrong)} of {len(rows)} rows are wrong:\n  {lines}\n"
             "on_error='skip' leaves them out"
         )
     gone = tuple(

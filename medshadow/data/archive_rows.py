@@ -109,10 +109,17 @@ def _row(number: int, values: Mapping[str, str], root: Path, columns: Columns) -
             row.problems.append(f"{name}: empty")
     if not row.labels:
         row.problems.append(f"{columns.label}: empty")
-    if image and not row.image.is_file():
+    if image and not _is_file(row.image):
         row.problems.append(f"{columns.image}: no such file")
     _check_metadata(row)
     return row
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have, such as one of 5,000 letters
+        return False
 
 
 def _check_metadata(row: Row) -> None:

@@ -9,7 +9,8 @@ from medshadow.data.section_dataset import SectionDataset
 class HAM10KDataset(SectionDataset):
     """One section of HAM10000, split by lesion with duplicates merged first.
 
-    Making the first section reads every image once, to find duplicates and damaged files; the other
+    Making the first section reads every image once, to find damaged files, duplicates, and lesions
+    that were photographed under several ids: some minutes for the whole data set. The other
     sections of the same files reuse what was found. The split is the one that ``split_cases`` makes
     of the cleaned case table with the same seed.
 

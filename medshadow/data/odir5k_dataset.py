@@ -38,4 +38,3 @@ class ODIR5KDataset(SectionDataset):
     """
 
     _find = staticmethod(odir5k_cases)
-    _search_near_duplicates = True

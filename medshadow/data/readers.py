@@ -35,6 +35,7 @@ BURNED_IN = "MEDSHADOW_BURNED_IN"
 
 _RASTER = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_PHOTOMETRIC, _MIN_IS_WHITE = 262, 0
 
 
 def read_image(
@@ -162,7 +163,7 @@ def _rgb(image: Image.Image, path: object) -> npt.NDArray[np.uint8]:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.array(image)
     if image.mode in _SIXTEEN_BIT:
-        return grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
+        return _sixteen_bit_grey(image)
     if image.mode in ("I", "F", "LAB", "HSV"):
         raise ImageReadError(
             f"{path}: {image.format} with pixels of mode {image.mode}, whose way to RGB the file "
@@ -173,6 +174,18 @@ def _rgb(image: Image.Image, path: object) -> npt.NDArray[np.uint8]:
         page = Image.new("RGBA", layer.size, "white")
         return np.array(Image.alpha_composite(page, layer).convert("RGB"))
     return np.array(image.convert("RGB"))
+
+
+def _sixteen_bit_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+    samples = np.asarray(image)
+    grey = (samples >> 8).astype(np.uint8)
+    # What Pillow does for 8 bits alone: TIFF's MinIsWhite, and PNG's one transparent value.
+    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _MIN_IS_WHITE:  # type: ignore[attr-defined]
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[samples == transparent] = 255
+    return grey_to_rgb(grey)
 
 
 def __getattr__(name: str) -> Any:

@@ -20,9 +20,6 @@ from medshadow.errors import DataError
 class SectionDataset(CaseDataset):
     """What the data sets have in common; see ``HAM10KDataset`` and ``ODIR5KDataset``."""
 
-    # Whether to search for one lesion or patient under several ids.
-    _search_near_duplicates = False
-
     @staticmethod
     def _find(root: str | os.PathLike[str], on_error: str = "raise") -> CaseTable:
         raise NotImplementedError
@@ -43,8 +40,8 @@ class SectionDataset(CaseDataset):
         if section not in SECTIONS:
             raise DataError(f"section: found {section!r}; expected one of {SECTIONS}")
         cases = self._find(root_dir, on_error)
-        near, threads = self._search_near_duplicates, max(1, num_workers)
-        cases = clean(cases, _audited(cases, near, threads, progress), on_error)
+        threads = max(1, num_workers)
+        cases = clean(cases, _audited(cases, threads, progress), on_error)
         split = split_cases(cases, (1 - val_frac - test_frac, val_frac, test_frac), seed)
         self.table = split.section(section)
         if not callable(transform) and len(transform) == 0:
@@ -59,12 +56,12 @@ class SectionDataset(CaseDataset):
 _last_audit: dict[int, AuditReport] = {}
 
 
-def _audited(cases: CaseTable, near: bool, threads: int, progress: bool) -> AuditReport:
+def _audited(cases: CaseTable, threads: int, progress: bool) -> AuditReport:
     """Audit the cases, or take the last report if not a file of theirs has changed since."""
     files = [Path(path).stat() for path in cases.frame["image"]]
     state = hash((cases.digest, *((s.st_ino, s.st_size, s.st_mtime_ns) for s in files)))
     if state not in _last_audit:
-        report = audit(cases, near=near, threads=threads, progress=progress)
+        report = audit(cases, near=True, threads=threads, progress=progress)
         _last_audit.clear()
         _last_audit[state] = report
     return _last_audit[state]

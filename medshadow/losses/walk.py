@@ -244,7 +244,9 @@ class _Multiplied(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, gradient: Tensor, by_loss: Tensor) -> Tensor:
-        return (gradient * by_loss).to(rows.dtype)
+        # A short row's gradient can be too long for float16: largest there is, never infinite.
+        largest = torch.finfo(rows.dtype).max
+        return (gradient * by_loss).clamp(-largest, largest).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:

@@ -172,7 +172,7 @@ def best_encoder(embedder: Embedder, threads: int = 1) -> Encoder:
     try:
         return OnnxEncoder(embedder, threads)
     except (OptionalDependencyError, OnnxExportError) as error:
-        logger.warning("images are encoded by PyTorch, several times slower: %s", error)
+        logger.warning("images are encoded by PyTorch, more slowly: %s", error)
         return TorchEncoder(embedder)
 
 

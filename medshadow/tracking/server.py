@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from medshadow.errors import TrackingError
@@ -15,6 +16,7 @@ from medshadow.errors import TrackingError
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 PATIENCE_SECONDS = 8.0
+_AT_MOST_SECONDS = 9.0
 
 
 def tracking_uri(output_dir: str | Path) -> str:
@@ -33,8 +35,11 @@ def check_tracking(uri: str) -> None:
         TrackingError: it is not reached, or MLflow refuses it; the message names the URI without
             any password in it.
     """
-    ask = _ask_server if uri.startswith(("http://", "https://")) else _ask_database
-    failure = ask(uri)
+    if uri.startswith("sqlite"):
+        failure = _ask_mlflow(uri)  # a file does not hang, and making its tables takes its time
+    else:
+        web = uri.startswith(("http://", "https://"))
+        failure = _patiently(_ask_server if web else _ask_mlflow, uri)
     if failure:
         raise TrackingError(
             f"the MLflow tracking server {without_password(uri)} cannot be used: {failure}. "
@@ -53,21 +58,21 @@ def _ask_server(uri: str) -> str | None:
     try:
         with urllib.request.urlopen(health, timeout=PATIENCE_SECONDS):
             return None
-    except urllib.error.HTTPError:
-        return None  # it answers; whether it lets us in is for MLflow to say
+    except urllib.error.HTTPError as error:
+        # It answers; whether it lets us in is for MLflow to say. A proxy's 503 is no answer of its.
+        return f"it answers with status {error.code}" if error.code >= 500 else None
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
 
 
-def _ask_database(uri: str) -> str | None:
-    if uri.startswith("sqlite"):
-        return _ask_mlflow(uri)  # a file does not hang, and making its tables takes its time
+def _patiently(ask: Callable[[str], str | None], uri: str) -> str | None:
     outcome: list[str | None] = []
-    # A driver that hangs cannot be interrupted: it is left behind in a daemon thread.
-    thread = threading.Thread(target=lambda: outcome.append(_ask_mlflow(uri)), daemon=True)
+    # A driver or a name's several addresses that hang cannot be interrupted: they are left behind
+    # in a daemon thread.
+    thread = threading.Thread(target=lambda: outcome.append(ask(uri)), daemon=True)
     thread.start()
-    thread.join(PATIENCE_SECONDS)
-    return outcome[0] if outcome else f"no answer within {PATIENCE_SECONDS:.0f} s"
+    thread.join(_AT_MOST_SECONDS)
+    return outcome[0] if outcome else f"no answer within {_AT_MOST_SECONDS:.0f} s"
 
 
 def _ask_mlflow(uri: str) -> str | None:

@@ -41,6 +41,7 @@ class MetricEngine(SupervisedTrainer):
     ) -> None:
         if chunk_size is not None:
             check_chunk_size(chunk_size)
+        _check_loss_is_trained(owner.loss, optimizer)
         super().__init__(
             device=owner.device,
             max_epochs=max_epochs,
@@ -95,6 +96,16 @@ class MetricEngine(SupervisedTrainer):
     def _joint_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         loss: Tensor = self.loss_function(*gather_with_gradient(embeddings, labels))
         return loss
+
+
+def _check_loss_is_trained(loss: nn.Module, optimizer: Optimizer) -> None:
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    left_out = [name for name, p in loss.named_parameters() if id(p) not in trained]
+    if left_out:
+        raise ValueError(
+            f"the loss's parameters {left_out[:5]} are not in the optimizer and would keep their "
+            "random first values; expected adamw(embedder, loss=loss)"
+        )
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -97,7 +97,7 @@ class MetricTrainer:
             ``loss`` and the loss's ``statistics``, ``engine.state.metrics`` the last validation.
 
     Raises:
-        ValueError: ``chunk_size`` is below 1.
+        ValueError: ``chunk_size`` is below 1, or the optimizer lacks parameters of the loss.
         NonFiniteLossError: a loss or gradient is not finite; the message names the batch's cases.
     """
 

@@ -290,3 +290,15 @@ def test_real_images_agree_with_pillow(ham10000_root):
     for file in files:
         with Image.open(file) as image:
             np.testing.assert_array_equal(read_image(file), np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bit_tiff_that_calls_black_white(tmp_path):
+    image = Image.fromarray(np.array([[0, 65535, 32768]], np.uint16))
+    image.save(tmp_path / "white.tif", tiffinfo={262: 0})
+    assert read_image(tmp_path / "white.tif")[0, :, 0].tolist() == [255, 0, 127]
+
+
+def test_sixteen_bit_png_with_a_transparent_value(tmp_path):
+    image = Image.fromarray(np.array([[40_000, 1_000]], np.uint16))
+    image.save(tmp_path / "t.png", transparency=40_000)
+    assert read_image(tmp_path / "t.png")[0, :, 0].tolist() == [255, 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medshadow.losses import all_triplet_hinge
+from medshadow.losses import ShadowLoss, all_triplet_hinge
 
 pytestmark = pytest.mark.usefixtures("way_of_counting")
 
@@ -86,6 +86,17 @@ def test_what_is_not_finite_is_never_hidden(draw, value, normalize):
         loss.backward()
         assert loss.isnan()
         assert leaf.grad.isnan().all()
+
+
+@pytest.mark.parametrize("mining", ["batch_all", "semihard", "hardest_negative", "batch_hard"])
+@pytest.mark.parametrize("scale", [1e-7, 1e-6, 1e-5, 1e-4])
+def test_the_gradient_of_short_rows_stays_finite_in_float16(mining, scale):
+    rows = (scale * torch.randn(24, 8, generator=torch.Generator().manual_seed(0))).half()
+    rows.requires_grad_()
+    value = ShadowLoss(mining=mining, reduction="sum")(rows, torch.arange(24) % 3)
+    value.backward()
+    assert value.isfinite()
+    assert rows.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,6 +1,7 @@
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -49,6 +50,27 @@ def test_server_that_answers_passes():
 
         threading.Thread(target=answer, daemon=True).start()
         check_tracking(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(401, True), (404, True), (500, False), (503, False)]
+)
+def test_a_proxy_without_its_server_is_an_error(status, passes):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        if passes:
+            check_tracking(uri)
+        else:
+            with pytest.raises(TrackingError, match=f"answers with status {status}"):
+                check_tracking(uri)
 
 
 def test_database_that_cannot_be_opened_is_an_error(tmp_path):

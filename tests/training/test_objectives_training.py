@@ -96,6 +96,20 @@ def test_gradients_of_proxies_are_clipped_with_the_embedders(make_trainer):
     assert loss.fc.grad.norm() <= 1 + 1e-4
 
 
+def test_proxies_that_the_optimizer_lacks_are_refused(make_trainer):
+    trainer = make_trainer(proxies(), max_epochs=1)
+    optimizer = torch.optim.SGD(trainer.embedder.parameters(), 0.1)
+    with pytest.raises(ValueError, match=r"parameters \['fc'\] are not in the optimizer"):
+        MetricTrainer(
+            trainer.embedder,
+            trainer.loss,
+            trainer.loader,
+            optimizer,
+            max_epochs=1,
+            checkpoints=trainer.checkpoints,
+        )
+
+
 def test_a_gradient_of_proxies_that_is_not_finite_stops_training(make_trainer):
     loss = proxies()
     loss.fc.register_hook(lambda gradient: gradient + float("nan"))

@@ -83,6 +83,8 @@ def test_marked_identifiers_are_in_no_byte_of_a_run(tmp_path, small, monkeypatch
     handler = logging.Handler(logging.DEBUG)
     handler.emit = lambda record: records.append(record.getMessage())
     logging.getLogger().addHandler(handler)
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.INFO)  # as the command does
     try:
         run_config(
             "archive",
@@ -97,6 +99,7 @@ def test_marked_identifiers_are_in_no_byte_of_a_run(tmp_path, small, monkeypatch
         )
     finally:
         logging.getLogger().removeHandler(handler)
+        logging.getLogger().setLevel(level)
     said = "\n".join([*records, *capfd.readouterr()]).encode()
     left = [("log and output", said), *everything_in(out)]
     assert {"cases.db", "mlflow.db", "splits.csv"} <= {name for name, _ in left}

@@ -127,7 +127,14 @@ def test_all_wrong_rows_come_in_one_message(tmp_path, archive):
     lines = str(caught.value).splitlines()
     assert lines[0].endswith("cases.csv: 40 of 40 rows are wrong:")
     assert lines[1] == "  row 2: label: empty; image: no such file"
-    assert lines[11] == "  and 30 more"
+    assert lines[40] == "  row 41: label: empty; image: no such file"
+
+
+def test_an_image_of_an_impossible_name_is_named_by_row(tmp_path, archive):
+    frame = pd.DataFrame({"image": ["i" * 5000, "absent.png"], "label": "a", "group": "g"})
+    path = archive.write_table(tmp_path, frame, draw_images=False)
+    with pytest.raises(DataError, match=r"2 of 2 rows are wrong:\n  row 2: image: no such file"):
+        archive_cases(path)
 
 
 def test_rows_with_too_many_values_are_named(tmp_path, archive):
