@@ -166,6 +166,11 @@ class Answer(Answered):
     )
     notice: str = Field(examples=[NOTICE])
     warnings: list[Warned]
+    not_checked: str | None = Field(
+        None,
+        description="What could not be warned of, and why.",
+        examples=["Not checked: whether this is the kind of image that the archive holds."],
+    )
     archive: SearchedArchive
     query: AskedFor
     refined: bool = False

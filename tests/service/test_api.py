@@ -1,9 +1,13 @@
 """The REST interface: what is asked and what is answered."""
 
 import base64
+import io
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from medshadow.retrieval import CaseLookup
 
 
 def _look_up(client, image, **fields):
@@ -21,6 +25,17 @@ def test_a_lookup_answers_with_cases_and_a_token(reader, lesion):
     assert answer["archive"]["cases"] == 12
     assert "Research use only" in answer["notice"]
     assert len(answer["token"]) >= 40
+
+
+def test_nothing_that_an_answer_says_is_left_out(reader, lesion):
+    store = reader.app.state.engine.store
+    embedder = reader.app.state.engine._lookup.embedder
+    pixels = np.array(Image.open(io.BytesIO(lesion)).convert("RGB"))
+    told = CaseLookup(store, embedder).lookup(pixels, k=3).to_dict()
+    answer = _look_up(reader, lesion, k=3).json()
+    assert set(told) <= set(answer)
+    assert answer["not_checked"] == told["not_checked"]
+    assert told["not_checked"].startswith("Not checked")
 
 
 def test_thumbnails_come_along_when_asked_for(reader, lesion):
@@ -131,8 +146,6 @@ def test_not_ready_without_its_archive(stranger, monkeypatch, caplog):
 
 
 def test_a_large_photograph_of_any_format_is_taken(reader):
-    import io
-
     file = io.BytesIO()
     Image.new("RGB", (1200, 900), (200, 150, 140)).save(file, "TIFF")
     assert _look_up(reader, file.getvalue(), k=1).status_code == 200
