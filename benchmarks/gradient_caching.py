@@ -11,7 +11,8 @@ compiled loops (numba's, some 120 MB; a batch of 64 alone would not load them). 
 (``--rounds``) the best time and the median of the peaks count. Images are float32 on the CPU, as a
 loader gives them; the table says how much they hold, and on CUDA the plain step moves them there in
 one piece. On the CPU the C library's allocator is set as in training (``keep_freed_memory``): what
-was freed but could not be used again counts.
+was freed but could not be used again counts. The last column is the peak of the whole process,
+interpreter, libraries, network and images included, in host memory.
 
 By memory the table compares the plain step of one chunk of images with a large batch encoded in
 such chunks; by time, both ways on one batch that both can do.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +73,8 @@ def table(options: argparse.Namespace) -> None:
     found = [best(size, chunk) for size, chunk in sizes]
     dtype = found[0].get("dtype", options.precision)
     print(f"{options.backbone}, {options.pixels} px, {dtype}, training mode")
-    columns = ["images", "at a time", "memory", "x plain", "s a step", "x plain", "images hold"]
+    columns = ["images", "at a time", "memory", "x plain", "s a step", "x plain"]
+    columns += ["images hold", "process"]
     print("".join(f"{column:>12}" for column in columns))
     for (size, chunk), figures in zip(sizes, found, strict=True):
         cells: list[object] = [size, chunk or "all"]
@@ -79,7 +82,7 @@ def table(options: argparse.Namespace) -> None:
             memory = ratio("mb", figures, found[0]) if size != options.both else ""
             slower = ratio("ms", figures, found[2]) if size == options.both else ""
             cells += [f"{figures['mb']:.0f}", memory, f"{figures['ms'] / 1000:.2f}", slower]
-            cells.append(f"{figures['images_mb']:.0f}")
+            cells += [f"{figures['images_mb']:.0f}", f"{figures['process_mb']:.0f}"]
         else:
             cells.append("no room")
         print("".join(f"{cell:>12}" for cell in cells), flush=True)
@@ -110,6 +113,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "ms": figures.ms,
         "mb": figures.mb,
         "images_mb": images.nbytes / 2**20,
+        "process_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
         "dtype": str(dtype).removeprefix("torch."),
     }
 
