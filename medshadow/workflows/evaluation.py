@@ -13,7 +13,8 @@ import torch
 
 from medshadow.data.cases import CaseTable
 from medshadow.data.readers import read_image
-from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose
+from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_baseline
+from medshadow.networks.backbones import MONAI_NETS
 from medshadow.retrieval.encode import encode_cases
 from medshadow.training.final_head import FinalHead, fit_final_head
 
@@ -75,6 +76,44 @@ def evaluate(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> 
         bootstrap=bootstrap,
         image_of=image_of(table),
     )
+
+
+def baselines(embedder: Embedder, table: CaseTable, *, bootstrap: int = 1000) -> dict[str, float]:
+    """What any figure must be seen beside: the frozen backbone's and the majority class's.
+
+    Args:
+        embedder: the model whose backbone is taken as it comes.
+        table: a table with sections.
+        bootstrap: as for :func:`evaluate`.
+
+    Returns:
+        Flat metrics, ``frozen/...`` with intervals and ``majority/...``; the latter alone for a
+        backbone that comes without ImageNet weights.
+    """
+    untrained = embedder.backbone.name in MONAI_NETS
+    twin = embedder if untrained else frozen_twin(embedder)
+    gallery = embed_section(twin, table, "training")
+    queries = embed_section(twin, table, "test")
+    kinds = {"malignant": table.malignant, "healthy": table.healthy}
+    majority = majority_baseline(gallery, queries, **kinds)
+    metrics = {f"majority/{name}": value for name, value in majority.items()}
+    if untrained:
+        logger.warning("%s comes without weights: no frozen baseline", embedder.backbone.name)
+        return metrics
+    return {
+        **flat_metrics("frozen", diagnose(gallery, queries, **kinds, bootstrap=bootstrap)),
+        **metrics,
+    }
+
+
+def frozen_twin(embedder: Embedder) -> Embedder:
+    """The baseline: the backbone as it comes, without a head."""
+    from medshadow.networks import Embedder
+
+    twin = Embedder(
+        embedder.backbone.name, None, pooling=embedder.pooling, preprocess=embedder.preprocess
+    )
+    return twin.eval()
 
 
 def image_of(table: CaseTable) -> Callable[[str], np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from medshadow.data.cases import CaseTable
-from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_baseline
+from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, contact_sheet
 from medshadow.tracking import TrackedRun
@@ -101,14 +101,7 @@ class Pipeline:
         if any(name.startswith("frozen/") for name in known):
             return {k: v for k, v in known.items() if not k.startswith("test/")}
         logger.info("encoding with the frozen backbone, for comparison")
-        frozen = frozen_twin(self.trainer.embedder)
-        gallery = ev.embed_section(frozen, self.table, "training")
-        queries = ev.embed_section(frozen, self.table, "test")
-        kinds = {"malignant": self.table.malignant, "healthy": self.table.healthy}
-        found = diagnose(gallery, queries, **kinds, bootstrap=self._bootstrap)
-        majority = majority_baseline(gallery, queries, **kinds)
-        metrics = ev.flat_metrics("frozen", found)
-        metrics |= {f"majority/{name}": value for name, value in majority.items()}
+        metrics = ev.baselines(self.trainer.embedder, self.table, bootstrap=self._bootstrap)
         ev.write_metrics(self.output.metrics, metrics)
         return metrics
 
@@ -148,14 +141,6 @@ def _validation(table: CaseTable) -> CaseTable | None:
     if "validation" not in set(table.frame["section"]):
         return None
     return table.section("validation")
-
-
-def frozen_twin(embedder: Embedder) -> Embedder:
-    """The baseline: the backbone as it comes, without a head."""
-    twin = Embedder(
-        embedder.backbone.name, None, pooling=embedder.pooling, preprocess=embedder.preprocess
-    )
-    return twin.eval()
 
 
 def _example_query(table: CaseTable) -> pd.Series:
