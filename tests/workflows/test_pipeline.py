@@ -97,7 +97,8 @@ def test_mlflow_holds_the_run(finished_run):
     assert run.info.status == "FINISHED"
     assert run.data.params["data/name"] == "phantoms"
     assert len(run.data.params["data/digest"]) == 64
-    assert run.data.params["seed"] == "0"
+    assert run.data.params["seed"] == "1"
+    assert run.data.params["final_heads"] == "1"
     assert len(run.data.tags["medshadow.commit"]) >= 12
     assert [m.step for m in client.get_metric_history(summary.run_id, "train/loss")] == [
         1,
