@@ -103,7 +103,8 @@ def _joined(heads: list[Tensor], inputs: Tensor, dim: int) -> Tensor:
         return heads[0]
     rows = torch.cat([_of_mean_length(head, inputs) for head in heads]) / math.sqrt(len(heads))
     # Their outputs' principal axes; uncentred, since inner products are what counts.
-    _, axes = torch.linalg.eigh((inputs @ rows.T).T @ (inputs @ rows.T))
+    outputs = inputs @ rows.T
+    _, axes = torch.linalg.eigh(outputs.T @ outputs)
     return axes[:, -dim:].flip(1).T @ rows
 
 

@@ -100,7 +100,8 @@ class MetricEngine(SupervisedTrainer):
 
 def _check_loss_is_trained(loss: nn.Module, optimizer: Optimizer) -> None:
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    left_out = [name for name, p in loss.named_parameters() if id(p) not in trained]
+    wanted = {name: id(p) for name, p in loss.named_parameters() if p.requires_grad}
+    left_out = [name for name, place in wanted.items() if place not in trained]
     if left_out:
         raise ValueError(
             f"the loss's parameters {left_out[:5]} are not in the optimizer and would keep their "
