@@ -1,31 +1,29 @@
-"""The lookup behind the service: one model, one store, a few worker threads and a short queue.
+"""The lookup behind the service: one model, one store and a few workers.
 
 The event loop never waits for a model, a database or a decoder: all of that happens in the
-workers. Work that is taken on is finished; what the queue has no room for is refused at once.
+workers.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import torch
 
 from medshadow.data.in_memory import read_image_bytes
 from medshadow.errors import ImageReadError, ImageTooLargeError, StoreError
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, CaseStore, LookupAnswer
 from medshadow.retrieval.encoders import best_encoder
-from medshadow.retrieval.listing import filterable_columns, may_be_shown
-from medshadow.service.problems import Problem, busy
+from medshadow.retrieval.listing import may_be_shown
+from medshadow.service.archive import Archive
+from medshadow.service.problems import Problem
 from medshadow.service.queries import Queries, Query
 from medshadow.service.settings import Limits, ServiceSettings
+from medshadow.service.workers import Workers
 
 if TYPE_CHECKING:
     from medshadow.retrieval.explain import Explanation
@@ -50,13 +48,9 @@ class LookupEngine:
         self._lookup = lookup
         self.store = lookup.store
         self.limits = limits or Limits()
-        self._pool = ThreadPoolExecutor(
-            self.limits.workers, "medshadow-worker", initializer=_one_thread_each
-        )
-        self._lock = Lock()
-        self._pending = 0
+        self._workers = Workers(self.limits)
         self._queries = Queries(self.limits)
-        self._archive: tuple[int, dict[str, Any]] | None = None
+        self._archive = Archive(self.store)
 
     @classmethod
     def open(cls, settings: ServiceSettings) -> LookupEngine:
@@ -78,7 +72,7 @@ class LookupEngine:
 
     def close(self) -> None:
         """Finish what the workers are at, drop what waits, and close the store."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close()
         self.store.close()
 
     async def lookup(
@@ -161,17 +155,7 @@ class LookupEngine:
         Raises:
             Problem: 503 when there is no room in the queue, or it took too long.
         """
-        with self._lock:
-            if self._pending >= self.limits.workers + self.limits.queue:
-                raise busy("All workers are busy; try again in a moment.")
-            self._pending += 1
-        future = self._pool.submit(work)
-        # A thread that takes too long cannot be stopped: its place is free when it has finished.
-        future.add_done_callback(self._leave)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
-        except TimeoutError:
-            raise busy(f"The answer took longer than {self.limits.seconds:g} s.") from None
+        return await self._workers.run(work)
 
     def pixels(self, token: str) -> np.ndarray:
         """The image of a token: uint8 H x W x 3.
@@ -190,37 +174,12 @@ class LookupEngine:
         return may_be_shown(self.store, case_ids)
 
     def archive(self) -> dict[str, Any]:
-        """What is searched: name, size, model, names of diagnoses, what can be filtered by.
-
-        Returns:
-            ``name, source, cases, groups, model_digest, malignant, malignant_word,
-            diagnosis_names`` and ``columns``, see
-            :func:`medshadow.retrieval.listing.filterable_columns`. Cases whose consent is
-            suspended do not count.
-        """
-        version = self.store.version
-        if self._archive is None or self._archive[0] != version:
-            self._archive = (version, self._described())
-        return self._archive[1]
+        """What is searched, see :meth:`medshadow.service.archive.Archive.described`."""
+        return self._archive.described()
 
     def forget_old(self) -> None:
         """Let go of images that were kept for long enough."""
         self._queries.forget_old()
-
-    def _described(self) -> dict[str, Any]:
-        frame = self.store.frame()
-        frame = frame[frame["consent"] == "given"]
-        return {
-            "name": self.store.name,
-            "source": self.store.source,
-            "cases": len(frame),
-            "groups": int(frame["group"].nunique()),
-            "model_digest": self.store.model_digest,
-            "malignant": sorted(self.store.malignant),
-            "malignant_word": self.store.malignant_word,
-            "diagnosis_names": self.store.diagnosis_names,
-            "columns": filterable_columns(frame),
-        }
 
     def _look_up(
         self,
@@ -287,15 +246,6 @@ class LookupEngine:
             raise Problem(413, str(error)) from None
         except ImageReadError as error:
             raise Problem(422, str(error)) from None
-
-    def _leave(self, _: Future[Any]) -> None:
-        with self._lock:
-            self._pending -= 1
-
-
-def _one_thread_each() -> None:
-    """As many workers as cores, each on one: together they finish more than in each other's way."""
-    torch.set_num_threads(1)
 
 
 def _refuse_unseen(query: Query, case_ids: list[str]) -> None:

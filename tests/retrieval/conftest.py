@@ -1,21 +1,12 @@
 """Drawn lesions and eyes, a small embedder, and empty stores in SQLite and PostgreSQL."""
 
-import importlib.util
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
-from sqlalchemy import make_url
 from torch import nn
 
 from medshadow.data import CaseTable
@@ -195,62 +186,6 @@ def store(tmp_path):
     """An empty store for four-dimensional vectors of model "m1"."""
     with CaseStore.create(tmp_path / "cases.db", **STORE) as opened:
         yield opened
-
-
-@pytest.fixture(scope="session")
-def postgres_server(integration, tmp_path_factory):
-    """The URL of a PostgreSQL server on loopback, started for this session alone."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    which = shutil.which("initdb") or (str(found[-1]) if found else None)
-    integration(
-        which is not None and importlib.util.find_spec("psycopg") is not None,
-        "no PostgreSQL server or no psycopg; apt-get install postgresql, "
-        "pip install 'medshadow[postgres]'",
-    )
-    programs = Path(which).parent
-    # initdb refuses root, and the server's own user must reach the folder.
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    folder = Path(tempfile.mkdtemp(prefix="medshadow-postgres-"))
-    password = folder / "password"
-    password.write_text(secrets.token_hex(16))
-    if user:
-        shutil.chown(folder, "postgres")
-        shutil.chown(password, "postgres")
-
-    def run(program, *options):
-        subprocess.run([*user, str(programs / program), *options], check=True, cwd="/",
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-
-    data = ["-D", str(folder / "data")]
-    try:
-        run("initdb", *data, "-A", "scram-sha-256", "--pwfile", str(password),
-            "-U", "medshadow", "-E", "UTF8", "--locale=C", "-N")  # fmt: skip
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
-        run("pg_ctl", *data, "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield make_url(
-                f"postgresql+psycopg://medshadow:{password.read_text()}@127.0.0.1:{port}/postgres"
-            )
-        finally:
-            run("pg_ctl", *data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture
-def postgres_url(postgres_server):
-    """The URL of an empty database on that server."""
-    import psycopg
-
-    name = f"t{secrets.token_hex(6)}"
-    server = postgres_server.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        yield postgres_server.set(database=name).render_as_string(hide_password=False)
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,77 +1,11 @@
-"""The worker pool: bounded, in time, and never in the event loop's way."""
+"""The lookup behind the service: what it records, what a change does, what it keeps."""
 
-import asyncio
-import threading
-
+import numpy as np
 import pytest
 
 from medshadow.service import Problem
 from medshadow.service.queries import Queries, Query
 from medshadow.service.settings import Limits
-
-
-@pytest.fixture
-def engine_within(serve, tokens):
-    """An engine with two workers, room for one more, and so many seconds for each."""
-
-    def start(seconds):
-        limits = Limits(workers=2, queue=1, seconds=seconds)
-        return serve(token=tokens.reader, limits=limits).app.state.engine
-
-    return start
-
-
-def test_work_beyond_the_queue_is_refused_at_once(engine_within):
-    engine = engine_within(seconds=600)
-    gate = threading.Event()
-
-    async def crowd():
-        waiting = [asyncio.create_task(engine.run(gate.wait)) for _ in range(3)]
-        await asyncio.sleep(0)
-        with pytest.raises(Problem) as refused:
-            await engine.run(gate.wait)
-        gate.set()
-        await asyncio.gather(*waiting)
-        assert await engine.run(lambda: 5) == 5
-        return refused.value
-
-    problem = asyncio.run(crowd())
-    assert problem.status_code == 503
-    assert problem.headers["Retry-After"]
-
-
-def test_work_that_takes_too_long_keeps_its_place_until_it_ends(engine_within):
-    engine = engine_within(seconds=0.3)
-    gate = threading.Event()
-
-    async def slow():
-        crowd = [engine.run(gate.wait) for _ in range(3)]
-        answers = await asyncio.gather(*crowd, return_exceptions=True)
-        with pytest.raises(Problem):  # both workers are still at it, one waits
-            await asyncio.gather(*(engine.run(lambda: 1) for _ in range(2)))
-        gate.set()
-        while engine._pending:
-            await asyncio.sleep(0.01)
-        return answers, await engine.run(lambda: 7)
-
-    answers, after = asyncio.run(slow())
-    assert {answer.status_code for answer in answers} == {503}
-    assert after == 7
-
-
-def test_the_event_loop_goes_on_while_workers_work(engine_within):
-    engine = engine_within(seconds=600)
-    gate = threading.Event()
-
-    async def both():
-        work = asyncio.create_task(engine.run(lambda: gate.wait(60)))
-        for _ in range(10):
-            await asyncio.sleep(0.01)
-        assert not work.done()
-        gate.set()  # by the loop itself: it was free while the worker waited
-        return await work
-
-    assert asyncio.run(both())
 
 
 def test_the_trail_says_who_was_shown_what(serve, tokens, lesion):
@@ -118,8 +52,6 @@ def test_consent_suspended_and_given_again(curator, lesion):
 
 
 def test_queries_are_forgotten_by_number_size_and_age():
-    import numpy as np
-
     now = [0.0]
     limits = Limits(kept_queries=3, kept_bytes=250, kept_seconds=60)
     queries = Queries(limits, clock=lambda: now[0])
