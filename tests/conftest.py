@@ -24,6 +24,12 @@ def _same_torch_randomness():
     torch.manual_seed(0)
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "integration" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.integration)
+
+
 def _need(found: bool, missing: str) -> None:
     if found:
         return

@@ -3,7 +3,8 @@
 The metrics take rankings as ``relevant``: bool Q x M, one row a query, nearest neighbour first,
 True where the neighbour shares a finding with the query (where cases carry one label each: carries
 the query's label); a row that ends early is filled up with False. Each gives one value a query, so
-that means, class means and bootstrap intervals come after.
+that means, class means and bootstrap intervals come after. Ties are settled before, in the ranking:
+see `nearest_groups`.
 """
 
 from __future__ import annotations
@@ -151,7 +152,8 @@ def recall_at_k(relevant: np.ndarray, k: int) -> np.ndarray:
     """Whether there is a hit among the first k: recall@k as metric learning counts it.
 
     recall@k = 1 if any of the first min(k, M) neighbours is relevant, else 0. It is not the share
-    of all relevant cases that were found. A query without relevant neighbours has 0.
+    of all relevant cases that were found. A query without relevant neighbours has 0; in a gallery
+    with fewer than k other groups all of them count. Ties: the ranking's, see `nearest_groups`.
 
     Args:
         relevant: bool Q x M.
@@ -172,7 +174,7 @@ def precision_at_k(relevant: np.ndarray, available: np.ndarray, k: int) -> np.nd
 
     precision@k = relevant among the first k / min(k, available). A gallery with fewer than k other
     groups thus does not lower it; a class with fewer than k groups does, as in the textbooks.
-    A query without neighbours has 0.
+    A query without neighbours has 0. Ties: the ranking's, see `nearest_groups`.
 
     Args:
         relevant: bool Q x M.
@@ -194,7 +196,8 @@ def r_precision(relevant: np.ndarray) -> np.ndarray:
     """Share of relevant ones among the first R, R being the number of relevant neighbours.
 
     R-precision = relevant among the first R / R. The ranking must be complete: R is counted in it.
-    R = 0 (no other group of the gallery is relevant) gives 0.
+    R = 0 (no other group of the gallery is relevant) gives 0; a short gallery lowers R and nothing
+    else. Ties: the ranking's, see `nearest_groups`.
 
     Args:
         relevant: bool Q x M, complete rankings.
@@ -216,7 +219,8 @@ def map_at_r(relevant: np.ndarray) -> np.ndarray:
 
     mAP@R = (1 / R) sum over i = 1..R of precision@i [the i-th neighbour is relevant], R being the
     number of relevant neighbours in the complete ranking (Musgrave, Belongie, Lim 2020, "A metric
-    learning reality check", section 3.2). R = 0 gives 0.
+    learning reality check", section 3.2). R = 0 gives 0; a short gallery lowers R and nothing else.
+    Ties: the ranking's, see `nearest_groups`.
 
     Args:
         relevant: bool Q x M, complete rankings.
@@ -238,7 +242,8 @@ def map_at_r(relevant: np.ndarray) -> np.ndarray:
 def reciprocal_rank(relevant: np.ndarray) -> np.ndarray:
     """One over the place of the first relevant neighbour; its mean over queries is the MRR.
 
-    Places count from 1. A query without relevant neighbours has 0.
+    Places count from 1. A query without relevant neighbours has 0, however short the gallery. Ties:
+    the ranking's, see `nearest_groups`.
 
     Args:
         relevant: bool Q x M, complete rankings.

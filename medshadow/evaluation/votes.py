@@ -14,7 +14,7 @@ def majority_vote(
 
     Every neighbour counts one for each label it carries. Among labels with equally many neighbours
     the one that appears nearest wins; of those that appear nearest together, in one neighbour, that
-    neighbour's own ``label``, then the alphabetically first.
+    neighbour's own ``label``, then the alphabetically first. In a short gallery all there are vote.
 
     Args:
         labels: the neighbours' labels, nearest first; at least one.
@@ -75,6 +75,9 @@ def vote_of_carried(carried: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def share_of(chosen: np.ndarray, available: np.ndarray) -> np.ndarray:
     """Share of the neighbours that are of a kind: a share in this archive, not a probability.
 
+    chosen / available: in a gallery with fewer than k other groups, of those there are. Who stands
+    at place k of equally near ones is the ranking's to settle: see `nearest_groups`.
+
     Args:
         chosen: bool Q x k, which neighbours are of the kind; False beyond a short gallery.
         available: int Q, how many of the k neighbours there are.
@@ -95,7 +98,7 @@ def class_means(
     """Mean of a per-query value over the queries of each class.
 
     Of "was the vote right" this is the sensitivity of each class, and its mean over the classes
-    that have queries is the balanced accuracy.
+    that have queries is the balanced accuracy. Ties and short galleries: those of `majority_vote`.
 
     Args:
         values: float or bool Q.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -122,7 +123,32 @@ class TestSilhouettes:
         np.testing.assert_allclose(silhouettes(some), expected, atol=1e-5)
 
 
+def slow_effective_rank(some):
+    """From the eigenvalues of the pairwise cosines, found by Jacobi's rotations, pair by pair."""
+    rows = unit(some)
+    gram = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
+    for _ in range(30):
+        for p, q in itertools.combinations(range(len(gram)), 2):
+            angle = 0.5 * math.atan2(2 * gram[p][q], gram[q][q] - gram[p][p])
+            c, s = math.cos(angle), math.sin(angle)
+            for row in gram:
+                row[p], row[q] = c * row[p] - s * row[q], s * row[p] + c * row[q]
+            gram[p], gram[q] = (
+                [c * a - s * b for a, b in zip(gram[p], gram[q], strict=True)],
+                [s * a + c * b for a, b in zip(gram[p], gram[q], strict=True)],
+            )
+    # Rounding leaves a null eigenvalue at some 1e-16, whose root would count.
+    values = [math.sqrt(gram[i][i]) for i in range(len(gram)) if gram[i][i] > 1e-12]
+    return math.exp(-sum(v / sum(values) * math.log(v / sum(values)) for v in values))
+
+
 class TestEffectiveRank:
+    @settings(deadline=None, max_examples=60)
+    @given(small_cases())
+    def test_matches_rotations_by_hand(self, some):
+        expected = slow_effective_rank(some) if some.embeddings.any() else 0.0
+        assert effective_rank(some) == pytest.approx(expected, abs=1e-5)
+
     def test_by_hand(self):
         # Two directions, one three times as frequent: singular values sqrt(3) and 1.
         p = math.sqrt(3) / (math.sqrt(3) + 1)
