@@ -169,7 +169,7 @@ def test_without_scripts_the_lookup_works_all_the_same(visit, lesions):
     assert page.locator(".grid .case").count() == 16
     assert page.locator("#nearest .case").count() == 1
     # What would do nothing without scripts is not offered.
-    assert not page.locator("[data-print]").is_visible()
+    page.locator("[data-print]").wait_for(state="hidden")
     page.check(".grid li:nth-child(2) .judge-relevant input", force=True)
     page.click("#again")
     page.wait_for_selector(".withheld")
