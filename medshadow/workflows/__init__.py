@@ -11,7 +11,6 @@ _FILE_OF = {
     "Pipeline": "pipeline",
     "RetrievalValidation": "validation",
     "add_cases": "additions",
-    "build_index": "index",
     "build_store": "building",
     "evaluate": "evaluation",
     "prepare_cases": "preparation",

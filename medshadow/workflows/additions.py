@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -41,6 +42,7 @@ def add_cases(
     embedder: Embedder,
     cases: CaseTable,
     *,
+    embeddings: np.ndarray | None = None,
     replace_changed: bool = False,
     batch_size: int = 512,
     by: str = "",
@@ -56,6 +58,7 @@ def add_cases(
         store: where to.
         embedder: the model whose vectors the store keeps.
         cases: the table; its order is the order of adding.
+        embeddings: float32 N x D of the table's cases by this model, where they are at hand.
         replace_changed: whether to replace cases whose label, group or metadata differ from the
             table's, and to take cases back that were withdrawn.
         batch_size: cases encoded and written at a time.
@@ -63,11 +66,14 @@ def add_cases(
         progress: whether to show a bar.
 
     Raises:
-        StoreError: the store holds another model's vectors; or, unless ``replace_changed``, a case
-            is in the store with other content. Nothing is written then.
+        StoreError: the store holds another model's vectors; there are not as many embeddings as
+            cases; or, unless ``replace_changed``, a case is in the store with other content.
+            Nothing is written then.
         ImageReadError: an image cannot be read; the batches before it are kept.
     """
     check_model(store, embedder)
+    if embeddings is not None and len(embeddings) != len(cases):
+        raise StoreError(f"{len(embeddings)} embeddings for {len(cases)} cases; expected one each")
     found = compared(store, cases)
     if found.changed and not replace_changed:
         raise StoreError(
@@ -77,12 +83,14 @@ def add_cases(
     withdrawn = frozenset() if replace_changed else store.withdrawn_among(found.missing)
     wanted = cases.frame["case_id"].isin({*found.missing, *found.changed} - withdrawn)
     rows = cases.frame[wanted].reset_index(drop=True)
+    at_hand = None if embeddings is None else embeddings[wanted.to_numpy()]
     with tqdm(total=len(rows), desc="adding", unit="image", disable=not progress) as bar:
         for first in range(0, len(rows), batch_size):
-            part = replace(cases, frame=rows[first : first + batch_size].reset_index(drop=True))
+            batch = slice(first, first + batch_size)
+            part = replace(cases, frame=rows[batch].reset_index(drop=True))
             store.add(
                 part,
-                encode_cases(embedder, part, progress=False),
+                encode_cases(embedder, part, progress=False) if at_hand is None else at_hand[batch],
                 model_digest=embedder.digest,
                 thumbnails=thumbnails_of(part.frame["image"], progress=False),
                 replace=replace_changed,

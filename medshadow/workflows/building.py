@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
 
 from medshadow.data.cases import CaseTable
 from medshadow.errors import StoreError
 from medshadow.retrieval import CaseStore, calibrate
 from medshadow.retrieval.database import store_url
 from medshadow.workflows.additions import add_cases, compared
-from medshadow.workflows.index import create_store
 
 if TYPE_CHECKING:
     from medshadow.networks import Embedder
+
+# What SQLite and a search keep beside a store's file.
+_BESIDE = ("-wal", "-shm", ".vectors", ".vectors.new", ".vectors.lock")
 
 
 def build_store(
@@ -23,6 +29,7 @@ def build_store(
     url_or_path: str | Path,
     *,
     diagnosis_names: Mapping[str, str] | None = None,
+    embeddings: np.ndarray | None = None,
     validation: CaseTable | None = None,
     by: str = "",
     progress: bool = True,
@@ -38,57 +45,92 @@ def build_store(
         cases: what will be found; leave out of it what queries are to be drawn from.
         url_or_path: the SQLite file to make, or the URL of a database.
         diagnosis_names: label to diagnosis in words.
+        embeddings: float32 N x D of these cases by this model, where they are at hand.
         validation: cases that are not among ``cases``, from which lookups learn what to warn of and
             how sure they are; see :func:`medshadow.retrieval.calibrate`.
         by: who builds it, for the trail.
         progress: whether to show a bar.
 
     Raises:
-        StoreError: there is a whole store already, or one that was begun of other cases.
+        StoreError: there is a whole store already, one that was begun of other cases in a
+            database, or another process is building it.
         ImageReadError: an image cannot be read; what was added before it is kept.
     """
-    place = file_of(url_or_path)
-    if place is not None and place.exists():
-        raise StoreError(
-            f"{place} exists: medshadow index add adds to it; or remove it, or name another file"
-        )
-    part = place and place.with_name(f"{place.name}.part")
-    with _opened(part or url_or_path, embedder, cases, diagnosis_names or {}) as store:
-        add_cases(store, embedder, cases, by=by, progress=progress)
+    with (
+        _in_part(url_or_path) as part,
+        _opened(part, embedder, cases, diagnosis_names or {}) as store,
+    ):
+        add_cases(store, embedder, cases, embeddings=embeddings, by=by, progress=progress)
         if validation is not None:
             calibrate(store, embedder, cases, validation, progress=progress)
-    if place is not None and part is not None:
-        _rename(part, place)
     return CaseStore(url_or_path)
 
 
-def file_of(url_or_path: str | Path) -> Path | None:
-    """The file of a SQLite store; None for a store of another database."""
+@contextmanager
+def _in_part(url_or_path: str | Path) -> Iterator[str | Path]:
+    """Where to build: beside the place of a file, which has it at the end, or in a database."""
     url = store_url(url_or_path)
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    if url.get_backend_name() != "sqlite":
+        yield url_or_path
+        return
+    place = Path(url.database or "")
+    part = place.with_name(f"{place.name}.part")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(part):
+        if place.exists():
+            raise StoreError(
+                f"{place} exists: medshadow index add adds to it; or remove it, or name another "
+                "file"
+            )
+        yield part
+        _rename(part, place)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Keep other processes from building the same file."""
+    path = part.with_name(f"{part.name}.lock")
+    lock = FileLock(path, timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{part} is being built by another process") from None
+    try:
+        yield
+    finally:
+        path.unlink()
+        lock.release()
 
 
 def _opened(
     place: str | Path, embedder: Embedder, cases: CaseTable, names: Mapping[str, str]
 ) -> CaseStore:
     """The store that was begun of these cases with this model, or a new one."""
+    about: dict[str, Any] = {
+        "name": cases.name,
+        "source": cases.source,
+        "model_digest": embedder.digest,
+        "malignant": cases.malignant,
+        "malignant_word": cases.malignant_word,
+        "diagnosis_names": dict(names),
+    }
+    settings = {"embedding_dim": embedder.embedding_dim, "preprocess": embedder.preprocess}
     try:
-        return create_store(place, embedder, cases, names)
+        return CaseStore.create(place, **about, **settings)
     except StoreError:
         store = CaseStore(place)
-        if _is_begun(store, embedder, cases):
+        if _is_begun(store, about, cases):
             return store
         store.close()
-        file = file_of(place)
-        if file is None:
+        if not isinstance(place, Path):
             raise
-    _delete(file)
-    return create_store(place, embedder, cases, names)
+    _delete(place)
+    return CaseStore.create(place, **about, **settings)
 
 
-def _is_begun(store: CaseStore, embedder: Embedder, cases: CaseTable) -> bool:
+def _is_begun(store: CaseStore, about: Mapping[str, Any], cases: CaseTable) -> bool:
     """Whether what a store holds is a part of what building it of these cases would add."""
-    if store.model_digest != embedder.digest or store.name != cases.name:
+    if any(getattr(store, name) != value for name, value in about.items()):
         return False
     there = compared(store, cases)
     return not there.changed and not there.others
@@ -104,10 +146,9 @@ def _rename(part: Path, place: Path) -> None:
 
 
 def _delete(file: Path) -> None:
-    """Delete a store that was begun, and its log, vectors and locks."""
-    for path in file.parent.iterdir():
-        if path.name.startswith(file.name):
-            path.unlink()
+    """Delete a store that was begun, and what lies beside it."""
+    for ending in ("", *_BESIDE):
+        file.with_name(f"{file.name}{ending}").unlink(missing_ok=True)
 
 
 def names_of_diagnoses(cases: CaseTable) -> dict[str, str]:

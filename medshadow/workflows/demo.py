@@ -14,7 +14,8 @@ from medshadow.workflows.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-# Small enough for four minutes on two cores, large enough that training beats frozen features.
+# About three minutes on two cores, five with the set-up of `make demo`; large enough that training
+# beats frozen features.
 _PHANTOM_SETTINGS = {
     "train_size": 96,
     "embedder#preprocess#size": 128,

@@ -15,7 +15,7 @@ from medshadow.retrieval import CaseLookup, contact_sheet
 from medshadow.tracking import TrackedRun
 from medshadow.training import FinalHead, MetricTrainer
 from medshadow.workflows import evaluation as ev
-from medshadow.workflows.index import build_index
+from medshadow.workflows.building import build_store
 from medshadow.workflows.output import OutputFolder
 from medshadow.workflows.summary import Summary
 
@@ -119,7 +119,7 @@ class Pipeline:
     def _index_and_look_up(self, embedder: Embedder, gallery: EmbeddedCases) -> Any:
         for leftover in self.output.path.glob("cases.db*"):
             leftover.unlink()  # of a run that was stopped after training
-        store = build_index(
+        store = build_store(
             embedder,
             self.table.section("training"),
             self.output.cases,

@@ -36,7 +36,7 @@ class Service:
 
 def _archive(folder: Path, kind: str) -> tuple[Path, ...]:
     """Make a store and a model folder of drawn cases; return the images that were kept out."""
-    from medshadow.workflows.index import build_index
+    from medshadow.workflows import build_store
 
     eyes = kind == "fundi"
     size = {"patients": 40} if eyes else {"lesions": 44}
@@ -57,7 +57,7 @@ def _archive(folder: Path, kind: str) -> tuple[Path, ...]:
         source="drawn by MedShadow, no patient's image",
     )
     names = EYE_DIAGNOSES if eyes else DIAGNOSES
-    build_index(embedder, known, folder / "cases.db", diagnosis_names=names).close()
+    build_store(embedder, known, folder / "cases.db", diagnosis_names=names, progress=False).close()
     return tuple(Path(image) for image in table.frame[asked]["image"])
 
 
