@@ -13,7 +13,7 @@ import pandas as pd
 
 from medshadow.data.audit_report import AuditReport as AuditReport
 from medshadow.data.cases import CaseTable, LeftOut
-from medshadow.data.looks import look_at_all
+from medshadow.data.looks import digest_of_hashes, look_at_all
 from medshadow.data.near_duplicates import near_duplicates
 from medshadow.data.published_split import Leakage, measure_leakage
 from medshadow.data.splits import leakage
@@ -75,6 +75,7 @@ def audit(
     merged = table.merge_groups(same_groups)
     return AuditReport(
         table_digest=table.digest,
+        content_digest=digest_of_hashes((case, look.file_hash) for case, look in seen.items()),
         counts=_counts(frame),
         left_out=table.left_out,
         unreadable=tuple(LeftOut(c, look.reason) for c, look in seen.items() if look.reason),

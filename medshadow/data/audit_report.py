@@ -19,6 +19,7 @@ class AuditReport:
 
     Args:
         table_digest: the digest of the audited table.
+        content_digest: SHA-256 over the case ids and the bytes of their files, readable or not.
         counts: columns "images" and "groups" for each label, then each section that is set; an
             image with two labels counts for both.
         left_out: cases that the data set names and the table does not hold, with the reason.
@@ -44,6 +45,7 @@ class AuditReport:
 
     table_digest: str
     counts: pd.DataFrame
+    content_digest: str = ""
     left_out: tuple[LeftOut, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
     missing: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class AuditReport:
         near = self.near_duplicates
         return {
             "table_digest": self.table_digest,
+            "content_digest": self.content_digest,
             "counts": self.counts.to_dict("records"),
             **{name: _as_lists(getattr(self, name) or ()) for name in _FINDINGS},
             "left_out": [asdict(gone) for gone in self.left_out],
@@ -83,6 +86,7 @@ class AuditReport:
             **{name: _as_tuples(data.get(name, [])) for name in _FINDINGS}
             | {
                 "table_digest": data["table_digest"],
+                "content_digest": data.get("content_digest", ""),
                 "counts": pd.DataFrame(data["counts"]),
                 "left_out": tuple(LeftOut(**gone) for gone in data["left_out"]),
                 "unreadable": tuple(LeftOut(**gone) for gone in data["unreadable"]),

@@ -15,7 +15,8 @@ import pandas as pd
 
 from medshadow.data.audit import check_policy, leave_out
 from medshadow.data.cases import CaseTable, LeftOut
-from medshadow.data.layout import DRAWN, Names, walk, zip_hint
+from medshadow.data.layout import DRAWN, Names, ambiguous, bare, walk_packed, zip_hint
+from medshadow.data.packed import inside_zip, open_file
 from medshadow.data.readers import SUFFIXES
 from medshadow.errors import DataError
 
@@ -37,17 +38,20 @@ _SOURCE = (
 )
 _METADATA = tuple(f"ham10000_metadata{suffix}" for suffix in (".csv", "", ".tab", ".tsv", ".txt"))
 _ONE_HOT = "isic2018_task3_training_groundtruth.csv"
+_ANNOTATIONS = (*_METADATA, _ONE_HOT)
 _GROUPINGS = "isic2018_task3_training_lesiongroupings.csv"
 _IMAGE_FOLDERS = (
     "ham10000_images_part_1",
     "ham10000_images_part_2",
     "isic2018_task3_training_input",
 )
-_LOOKED_FOR = (
+LOOKED_FOR = (
     "HAM10000_metadata (.csv, .tab, .tsv, .txt or no ending), or "
     "ISIC2018_Task3_Training_GroundTruth.csv"
 )
+"""By what HAM10000 is known."""
 _DEPTH = 3
+_MAX_BYTES = 2**26  # of a table
 _UNKNOWN = "unknown"
 # ISIC's words for how a diagnosis was made, and HAM10000's; confocal's holds the word consensus.
 _CONFIRMED = {
@@ -64,8 +68,9 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     Recognised, by looking: Kaggle's and Harvard Dataverse's folders (``HAM10000_images_part_1``,
     ``HAM10000_images_part_2`` and ``HAM10000_metadata``, comma or tab separated), ISIC 2018 task 3
     (``ISIC2018_Task3_Training_Input``, ``..._GroundTruth.csv``, ``..._LesionGroupings.csv``), and
-    either metadata with all images in a folder of any name. Zip files must be unpacked first. Where
-    one image lies in several of the named folders (Kaggle ships some twice), the first counts.
+    either metadata with all images in a folder of any name. Zip files count as folders of their
+    name: their images are read in place. Where one image lies in several of the named folders
+    (Kaggle ships some twice), the first counts, unpacked ones before those in zip files.
 
     Args:
         root: the data set's folder, or one that holds it and no other copy of it.
@@ -87,7 +92,7 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(f"{root}: not a folder; expected the folder of HAM10000")
-    names = dict(walk(folder, _DEPTH))
+    names = walk_packed(folder, _DEPTH)
     metadata = _metadata_file(folder, names)
     if metadata.name.lower() == _ONE_HOT:
         rows = _read_one_hot(metadata, _groupings_file(metadata, names))
@@ -96,7 +101,7 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     image_of = _images(folder, metadata, names, set(rows["image_id"]))
     missing = [LeftOut(i, "no image file") for i in rows["image_id"] if i not in image_of]
     if missing:
-        leave_out(f"ham10000 ({metadata.name})", missing, on_error)
+        leave_out(f"ham10000 ({metadata.name}{zip_hint(names)})", missing, on_error)
     frame = pd.DataFrame({
         "case_id": rows["image_id"],
         "image": rows["image_id"].map(image_of),
@@ -116,17 +121,17 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
 
 
 def _metadata_file(folder: Path, names: Names) -> Path:
-    """The nearest metadata file; HAM10000's own, which says more, before ISIC's."""
-    wanted = (*_METADATA, _ONE_HOT)
-    found = [p / n for p, files in names.items() for n in files if n.lower() in wanted]
+    """The nearest metadata file, unpacked ones first; HAM10000's own, which says more, first."""
+    paths = (place / name for place, files in names.items() for name in files)
+    found = [path for path in paths if is_metadata(path)]
     if not found:
         raise DataError(
-            f"{folder}: HAM10000 not found; looked for {_LOOKED_FOR} there and in the folders below"
+            f"{folder}: HAM10000 not found; looked for {LOOKED_FOR} there and in the folders below"
             f"{zip_hint(names)}"
         )
 
-    def rank(path: Path) -> tuple[int, bool]:
-        return len(path.parts), path.name.lower() == _ONE_HOT
+    def rank(path: Path) -> tuple[bool, int, bool]:
+        return inside_zip(path) is not None, len(path.parts), path.name.lower() == _ONE_HOT
 
     best = [path for path in found if rank(path) == min(map(rank, found))]
     if len({path.parent for path in best}) > 1:
@@ -134,7 +139,12 @@ def _metadata_file(folder: Path, names: Names) -> Path:
             f"{folder}: several copies of HAM10000: {sorted(map(str, best))}; "
             "name the folder of one of them"
         )
-    return min(best, key=lambda path: wanted.index(path.name.lower()))
+    return min(best, key=lambda path: _ANNOTATIONS.index(path.name.lower()))
+
+
+def is_metadata(path: Path) -> bool:
+    """Whether a file has the name of HAM10000's metadata, or of ISIC's ground truth for it."""
+    return path.name.lower() in _ANNOTATIONS
 
 
 def _groupings_file(metadata: Path, names: Names) -> Path:
@@ -156,7 +166,7 @@ def _images(folder: Path, metadata: Path, names: Names, wanted: set[str]) -> dic
     image_of: dict[str, str] = {}
     for image_id, path in named or found:
         known = image_of.setdefault(image_id, str(path))
-        if known != str(path) and not named:
+        if known != str(path) and not named and ambiguous(known, path):
             raise DataError(
                 f"{folder}: two files for image {image_id}: {known} and {path}; "
                 "expected one, or the folders HAM10000_images_part_1 and _2"
@@ -179,17 +189,18 @@ def _files_of(names: Names, wanted: set[str]) -> Iterator[tuple[str, Path]]:
 
 def _in_named_folder(path: Path, folder: Path) -> bool:
     parts = path.parent.parts[len(folder.parts) - 1 :]
-    return any(part.lower() in _IMAGE_FOLDERS for part in parts)
+    return any(bare(part) in _IMAGE_FOLDERS for part in parts)
 
 
 def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """All values as text without surrounding blanks; comma or tab separated."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        rows = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+        with open_file(path, _MAX_BYTES) as file:
+            separator = "\t" if b"\t" in file.readline() else ","
+            file.seek(0)
+            rows = pd.read_csv(
+                file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error})") from error
     if not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first column for names then

@@ -53,12 +53,17 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise ImageReadError(f"{path}: cannot be opened ({reason}); {expected}") from error
     if not stat.S_ISREG(status.st_mode):
         raise ImageReadError(f"{path}: not a file; {expected}")
-    if status.st_size == 0:
-        raise ImageReadError(f"{path}: empty file (0 bytes); {expected}")
+    check_not_empty(path, status.st_size)
     if status.st_size > MAX_BYTES:
         raise ImageReadError(
             f"{path}: file of {status.st_size} bytes; expected at most {MAX_BYTES} bytes"
         )
+
+
+def check_not_empty(path: object, size: int) -> None:
+    """Raise ``ImageReadError`` for a file of no bytes."""
+    if size == 0:
+        raise ImageReadError(f"{path}: empty file (0 bytes); expected an image file ({FORMATS})")
 
 
 def check_size(path: object, width: int, height: int) -> None:

@@ -7,16 +7,8 @@ import io
 import numpy as np
 import numpy.typing as npt
 
-from medshadow.data import readers
-from medshadow.data.image_files import (
-    FORMATS,
-    HEAD,
-    MAX_PIXELS,
-    at_most_pixels,
-    is_dicom,
-    is_nifti,
-)
-from medshadow.errors import ImageReadError
+from medshadow.data.image_files import MAX_PIXELS, at_most_pixels, check_not_empty
+from medshadow.data.readers import decode
 
 _NAME = "image"
 
@@ -45,16 +37,6 @@ def read_image_bytes(
         >>> read_image_bytes(file.getvalue()).shape
         (2, 4, 3)
     """
-    if not content:
-        raise ImageReadError(f"{_NAME}: empty file (0 bytes); expected an image ({FORMATS})")
-    file, head = io.BytesIO(content), content[:HEAD]
+    check_not_empty(_NAME, len(content))
     with at_most_pixels(max_pixels):
-        if is_dicom(head):
-            from medshadow.data.dicom import read_dicom
-
-            return read_dicom(file, _NAME, frame, readers.burned_in_policy())
-        if is_nifti(head):
-            from medshadow.data.nifti import read_nifti
-
-            return read_nifti(file, _NAME, frame)
-        return readers._read_raster(file, head, _NAME, frame)
+        return decode(io.BytesIO(content), _NAME, frame)

@@ -1,10 +1,13 @@
-"""Looking through the folders that a data set was unpacked into."""
+"""Looking through the folders and zip files that a data set lies in."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from medshadow.data.packed import ZIP, inside_zip, packed_folders
 
 Names = Mapping[Path, list[str]]
 """Folders, and the names of the files in each."""
@@ -30,13 +33,40 @@ def walk(folder: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
         level = below
 
 
+def walk_packed(folder: Path, depth: int) -> dict[Path, list[str]]:
+    """As ``walk``, then the folders inside the zip files found, as paths that go on into them."""
+    names = dict(walk(folder, depth))
+    for archive in _zips(names):
+        # One that cannot be opened may be needed or not: ``zip_hint`` tells where files are missed.
+        with contextlib.suppress(OSError):
+            names |= packed_folders(archive)
+    return names
+
+
 def zip_hint(names: Names) -> str:
-    """The end of a message about files that were not found: they may still be packed."""
-    zips = [n for files in names.values() for n in files if n.lower().endswith(".zip")]
-    return f"; found {', '.join(zips[:4])}: unpack first" if zips else ""
+    """The end of a message about files that were not found: zip files that could not be read."""
+    problems = []
+    for archive in _zips(names):
+        outer = inside_zip(archive)
+        if outer is not None:
+            problems.append(f"{archive.name} lies in {Path(outer[0]).name}: unpack the latter")
+            continue
+        try:
+            packed_folders(archive)
+        except OSError as error:
+            problems.append(f"{archive.name}: {error.strerror}")
+    return f"; {'; '.join(problems)}" if problems else ""
 
 
-def first_few(problems: list[str], shown: int = 10) -> str:
-    """Problems on lines of their own, the first of them, and how many more there are."""
-    more = [f"and {len(problems) - shown} more"] if len(problems) > shown else []
-    return "\n  ".join([*problems[:shown], *more])
+def ambiguous(one: str | Path, other: str | Path) -> bool:
+    """Whether two files of one name rival: not where one is a zip file's copy of the other."""
+    return (inside_zip(one) is None) == (inside_zip(other) is None)
+
+
+def bare(part: str) -> str:
+    """A folder's name in lower case; that of a zip file less its ending."""
+    return part.lower().removesuffix(ZIP)
+
+
+def _zips(names: Names) -> list[Path]:
+    return [p / n for p, files in names.items() for n in files if n.lower().endswith(ZIP)]

@@ -7,12 +7,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from medshadow.data.readers import read_image
+from medshadow.data.readers import decode, open_image
 from medshadow.data.sketch import Sketch, sketch
 from medshadow.data.threads import mapped
 from medshadow.errors import ImageReadError
@@ -30,7 +29,7 @@ class Look:
     Args:
         reason: why it cannot be read, or None.
         missing: whether there is no such file.
-        file_hash: SHA-256 of the file.
+        file_hash: SHA-256 of the file, readable or not; empty where it cannot be opened.
         pixel_hash: SHA-256 of the shape and the decoded pixels.
         black: see ``NEAR_BLACK``.
         flat: see ``FLAT``.
@@ -59,24 +58,36 @@ def look_at_all(paths: Sequence[str], *, near: bool, threads: int, progress: boo
 
 def content_digest(cases: Iterable[tuple[str, str]]) -> str:
     """SHA-256 over (case id, image path) pairs: of the ids and the bytes of the files."""
+    return digest_of_hashes((case, _file_hash(path)) for case, path in cases)
+
+
+def digest_of_hashes(cases: Iterable[tuple[str, str]]) -> str:
+    """``content_digest`` of (case id, SHA-256 of its file) pairs, "" where it cannot be opened."""
     digest = hashlib.sha256()
-    for case, path in sorted(cases):
-        digest.update(f"{case}\n".encode())
-        # A file that cannot be opened is reported by the audit; here it is a state like another.
-        with contextlib.suppress(OSError), Path(path).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for case, file_hash in sorted(cases):
+        digest.update(f"{case}\n".encode() + bytes.fromhex(file_hash))
     return digest.hexdigest()
 
 
+def _file_hash(path: str) -> str:
+    # A file that cannot be opened is reported by the audit; here it is a state like another.
+    with contextlib.suppress(OSError), open_image(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
+
+
 def _look(path: str, near: bool) -> Look:
+    file_hash = ""
     try:
-        pixels = read_image(path)
-        with Path(path).open("rb") as file:
+        with open_image(path) as file:
             file_hash = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            pixels = decode(file, path)
     except ImageReadError as error:
         # Reports are handed round; paths are not.
         reason = str(error).removeprefix(f"{path}: ")
-        return Look(reason=reason, missing=not Path(path).exists())
+        missing = isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+        return Look(reason=reason, missing=missing, file_hash=file_hash)
     black, flat = _blank(pixels)
     pixel_hash = hashlib.sha256(str(pixels.shape).encode())
     pixel_hash.update(pixels.data)

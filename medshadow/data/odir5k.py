@@ -15,7 +15,7 @@ import pandas as pd
 
 from medshadow.data.audit import check_policy, leave_out
 from medshadow.data.cases import CaseTable, LeftOut
-from medshadow.data.layout import DRAWN, Names, walk, zip_hint
+from medshadow.data.layout import DRAWN, Names, ambiguous, bare, walk_packed, zip_hint
 from medshadow.data.odir5k_keywords import DIAGNOSES as DIAGNOSES
 from medshadow.data.odir5k_keywords import (
     FINDINGS,
@@ -25,7 +25,8 @@ from medshadow.data.odir5k_keywords import (
     primary_letter,
 )
 from medshadow.data.odir5k_keywords import labels_from_keywords as labels_from_keywords
-from medshadow.data.odir5k_rows import Eye, Patient, read_patients
+from medshadow.data.odir5k_rows import Eye, Patient, has_the_columns, read_patients
+from medshadow.data.packed import inside_zip
 from medshadow.data.readers import SUFFIXES
 from medshadow.errors import DataError
 
@@ -44,9 +45,10 @@ body more than to sight (Wong and Mitchell, New England Journal of Medicine 351 
 
 _SOURCE = "ODIR-5K (Peking University, 2019): several hospitals in China"
 _WORKBOOK = "odir-5k_training_annotations"
-_KAGGLE_WORKBOOK = "data.xlsx"
+_OTHER_WORKBOOK = ".xlsx"
 _CSV = "full_df.csv"
-_LOOKED_FOR = f"ODIR-5K_Training_Annotations*.xlsx, {_KAGGLE_WORKBOOK} or {_CSV}"
+LOOKED_FOR = f"ODIR-5K_Training_Annotations*.xlsx, another .xlsx of its columns, or {_CSV}"
+"""By what ODIR-5K is known."""
 # The original photographs before those that Kaggle cut and shrank; files of any folder at last.
 _IMAGE_FOLDERS = ("training images", "preprocessed_images")
 _NOT_ANNOTATED = "testing images"
@@ -58,10 +60,11 @@ _FIRST_DRAWN = 900_000
 def odir5k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseTable:
     """Find ODIR-5K at or below a folder and make a case table of it, one row an eye.
 
-    Recognised, by looking: the organisers' workbook ``ODIR-5K_Training_Annotations*.xlsx`` (on
-    Kaggle ``data.xlsx``) and, where there is none, Kaggle's ``full_df.csv``; images in
-    ``Training Images``, else ``preprocessed_images``, else anywhere. Which file the annotations are
-    from is logged and kept in ``source``. Zip files must be unpacked first.
+    Recognised, by looking: the organisers' workbook ``ODIR-5K_Training_Annotations*.xlsx``, or
+    another of its columns (Kaggle's ``data.xlsx``), and, where there is none, Kaggle's
+    ``full_df.csv``; images in ``Training Images``, else ``preprocessed_images``, else anywhere. Zip
+    files count as folders of their name: what they hold is read in place, where there is no
+    unpacked copy. Which file the annotations are from is logged and kept in ``source``.
 
     An eye's labels come from its own keywords (see ``labels_from_keywords``), never from the
     patient's letters, which both eyes decided. Left out, counted in the log and listed in
@@ -92,7 +95,7 @@ def odir5k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(f"{root}: not a folder; expected the folder of ODIR-5K")
-    names = dict(walk(folder, _DEPTH))
+    names = walk_packed(folder, _DEPTH)
     annotations = _annotations(folder, names)
     patients = read_patients(annotations, refuse_unknown=on_error == "raise")
     _log.info("odir5k: %d patients annotated in %s", len(patients), annotations.name)
@@ -154,16 +157,18 @@ def _row(case_id: str, patient: Patient, eye: Eye, image: str) -> dict[str, Any]
 
 
 def _annotations(folder: Path, names: Names) -> Path:
-    """The nearest workbook, by the organisers' name before Kaggle's; else the nearest CSV."""
-    found = [(kind, p / n) for p, files in names.items() for n in files if (kind := _kind(n))]
+    """The nearest workbook, by the organisers' name before others; else the nearest CSV."""
+    paths = [place / name for place, files in names.items() for name in files]
+    found = [(kind, path) for path in paths if (kind := annotation_kind(path))]
     if not found:
         raise DataError(
-            f"{folder}: ODIR-5K not found; looked for {_LOOKED_FOR} there and in the folders below"
+            f"{folder}: ODIR-5K not found; looked for {LOOKED_FOR} there and in the folders below"
             f"{zip_hint(names)}"
         )
 
-    def rank(kind: str, path: Path) -> tuple[bool, int, bool]:
-        return kind == _CSV, len(path.parts), kind == _KAGGLE_WORKBOOK
+    def rank(kind: str, path: Path) -> tuple[bool, bool, int, bool]:
+        packed = inside_zip(path) is not None
+        return kind == _CSV, packed, len(path.parts), kind == _OTHER_WORKBOOK
 
     first = min(rank(*one) for one in found)
     best = sorted(str(path) for kind, path in found if rank(kind, path) == first)
@@ -174,11 +179,16 @@ def _annotations(folder: Path, names: Names) -> Path:
     return Path(best[0])
 
 
-def _kind(name: str) -> str:
-    lower = name.lower()
-    if lower.startswith(_WORKBOOK) and lower.endswith(".xlsx"):
+def annotation_kind(path: Path) -> str:
+    """Which of ODIR-5K's annotation files this is, by its name or else its columns; "" if none."""
+    name = path.name.lower()
+    if name == _CSV:
+        return _CSV
+    if not name.endswith(_OTHER_WORKBOOK):
+        return ""
+    if name.startswith(_WORKBOOK):
         return _WORKBOOK
-    return lower if lower in (_KAGGLE_WORKBOOK, _CSV) else ""
+    return _OTHER_WORKBOOK if has_the_columns(path) else ""
 
 
 def _images(folder: Path, annotations: Path, names: Names, wanted: set[str]) -> dict[str, str]:
@@ -200,7 +210,7 @@ def _files_of(
 ) -> Iterator[tuple[str, str]]:
     """Image files in folders of a kind, or in all but those of images without annotation."""
     for place, files in names.items():
-        parts = {part.lower() for part in place.parts[len(folder.parts) - 1 :]}
+        parts = {bare(part) for part in place.parts[len(folder.parts) - 1 :]}
         if _NOT_ANNOTATED in parts or (kind and kind not in parts):
             continue
         for name in files:
@@ -213,7 +223,7 @@ def _one_each(folder: Path, files: Iterable[tuple[str, str]]) -> dict[str, str]:
     image_of: dict[str, str] = {}
     for stem, path in files:
         known = image_of.setdefault(stem, path)
-        if known != path:
+        if known != path and ambiguous(known, path):
             raise DataError(f"{folder}: two files for image {stem}: {known} and {path}")
     return image_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 import warnings
 import zipfile
@@ -13,9 +14,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medshadow.data.layout import first_few
 from medshadow.data.odir5k_keywords import LETTER_OF, LETTERS, QUALITY, keywords_in, meant
+from medshadow.data.packed import open_file
 from medshadow.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 SIDES = ("left", "right")
 COLUMNS = (
@@ -92,16 +95,27 @@ def read_patients(path: Path, refuse_unknown: bool = True) -> list[Patient]:
         problems += [f"row {line}: {text}" for text in wrong]
     problems += _shared_images([patient for patient, _ in patients.values()])
     if problems:
-        raise DataError(f"{path}: {len(problems)} problems:\n  {first_few(problems)}")
+        lines = "\n  ".join(problems)
+        raise DataError(f"{path}: {len(problems)} problems:\n  {lines}")
     return [patient for patient, _ in patients.values()]
+
+
+def has_the_columns(path: Path) -> bool:
+    """Whether a workbook has ODIR-5K's columns; one that cannot be read has none."""
+    try:
+        lines = _workbook_lines(_content(path))
+        header: list[str] = next((cells for _, cells in lines if any(cells)), [])
+    # As in ``_rows``: a damaged workbook, or any other file of that name, raises anything.
+    except Exception as error:
+        _log.debug("a workbook that cannot be read: %s", type(error).__name__)
+        return False
+    return {*COLUMNS} <= {*header}
 
 
 def _rows(path: Path) -> list[Row]:
     """Rows below the header, by the file's own row numbers, as text by column name."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: larger than {MAX_BYTES} bytes; expected a table of patients")
-        content = path.read_bytes()
+        content = _content(path)
         lines = _workbook_lines(content) if path.suffix.lower() == ".xlsx" else _csv_lines(content)
         # Lines come one by one, so that a file that claims a million rows costs no more than these.
         table = list(islice(lines, _MAX_ROWS + 1))
@@ -126,6 +140,14 @@ def _rows(path: Path) -> list[Row]:
     return [
         (line, {name: _at(cells, i) for name, i in place.items()}) for line, cells in filled[1:]
     ]
+
+
+def _content(path: Path) -> bytes:
+    with open_file(path, MAX_BYTES) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path}: larger than {MAX_BYTES} bytes; expected a table of patients")
+    return content
 
 
 def _at(cells: Sequence[str], place: int) -> str:

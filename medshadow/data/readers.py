@@ -6,24 +6,28 @@ pydicom and nibabel load only when they are needed.
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from medshadow.data.image_files import (
     FORMATS,
     HEAD,
+    MAX_BYTES,
     check_file,
     check_frame,
+    check_not_empty,
     check_size,
     grey_to_rgb,
     is_dicom,
     is_nifti,
     too_large,
 )
+from medshadow.data.packed import Opened, inside_zip, open_file
 from medshadow.errors import ImageReadError
 
 SUFFIXES = (
@@ -36,6 +40,8 @@ BURNED_IN = "MEDSHADOW_BURNED_IN"
 _RASTER = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _PHOTOMETRIC, _MIN_IS_WHITE = 262, 0
+# The one kind of 16-bit grey TIFF that Pillow does not list: big-endian, and 0 is white.
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", _MIN_IS_WHITE, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
 def read_image(
@@ -63,7 +69,8 @@ def read_image(
     picture, to 0 to 255. RGBA is laid over white.
 
     Args:
-        path: the image file.
+        path: the image file; that of a zip file by a path that goes on into it, as
+            ``images.zip/lesion.jpg``.
         frame: which frame or slice of a file that holds several, from 0; may be left out when the
             file holds one. The first picture of a camera's multi-picture JPEG counts as its only
             one.
@@ -90,23 +97,44 @@ def read_image(
         >>> pixels.shape, pixels[0, 0].tolist()
         ((2, 4, 3), [200, 200, 200])
     """
-    check_file(path)
+    with open_image(path) as file:
+        return decode(file, path, frame, burned_in)
+
+
+def open_image(path: str | os.PathLike[str]) -> Opened:
+    """Open an image file, or one in a zip file, to be read by ``decode``.
+
+    Raises:
+        ImageReadError: it is missing, empty, above ``MAX_BYTES`` or damaged in its zip file.
+    """
     try:
-        file = open(path, "rb")  # noqa: PTH123, SIM115 - a Path object costs more than the call
+        if inside_zip(path) is None:
+            check_file(path)
+        file = open_file(path, MAX_BYTES)
+    except ImageReadError:
+        raise
     except OSError as error:
         raise ImageReadError(f"{path}: cannot be opened ({error.strerror})") from error
-    with file:
-        head = file.read(HEAD)
-        file.seek(0)
-        if is_dicom(head):
-            from medshadow.data.dicom import read_dicom
+    if isinstance(file, io.BytesIO):
+        check_not_empty(path, file.getbuffer().nbytes)
+    return file
 
-            return read_dicom(file, path, frame, burned_in_policy(burned_in))
-        if is_nifti(head):
-            from medshadow.data.nifti import read_nifti
 
-            return read_nifti(file, path, frame)
-        return _read_raster(file, head, path, frame)
+def decode(
+    file: BinaryIO, path: object, frame: int | None = None, burned_in: str | None = None
+) -> npt.NDArray[np.uint8]:
+    """Read the image of an open file, from its beginning; ``path`` is what errors call it."""
+    head = file.read(HEAD)
+    file.seek(0)
+    if is_dicom(head):
+        from medshadow.data.dicom import read_dicom
+
+        return read_dicom(file, path, frame, burned_in_policy(burned_in))
+    if is_nifti(head):
+        from medshadow.data.nifti import read_nifti
+
+        return read_nifti(file, path, frame)
+    return _read_raster(file, head, path, frame)
 
 
 def burned_in_policy(given: str | None = None) -> str:

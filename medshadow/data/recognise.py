@@ -1,4 +1,4 @@
-"""Tell which data set lies in a folder, by the names of its files."""
+"""Tell which data set lies in a folder, by its annotation files."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from typing import Any
 
 from medshadow.data.archive import archive_cases
 from medshadow.data.cases import CaseTable
-from medshadow.data.ham10k import ham10k_cases
-from medshadow.data.layout import walk
-from medshadow.data.odir5k import odir5k_cases
+from medshadow.data.ham10k import LOOKED_FOR as LESIONS
+from medshadow.data.ham10k import ham10k_cases, is_metadata
+from medshadow.data.layout import walk, walk_packed, zip_hint
+from medshadow.data.odir5k import LOOKED_FOR as EYES
+from medshadow.data.odir5k import annotation_kind, odir5k_cases
 from medshadow.data.readers import SUFFIXES
 from medshadow.errors import DataError
 
 _DEPTH = 3
-# Data set, how its annotation files' names begin (in lower case), and who reads it.
-_KINDS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], CaseTable]]] = {
-    "HAM10000": (
-        ("ham10000_metadata", "isic2018_task3_training_groundtruth.csv"),
-        ham10k_cases,
-    ),
-    "ODIR-5K": (
-        ("odir-5k_training_annotations", "data.xlsx", "full_df.csv"),
-        odir5k_cases,
-    ),
+# Data set, which files are its annotations, what those are, and who reads it.
+_KINDS: dict[str, tuple[Callable[[Path], Any], str, Callable[[Path, str], CaseTable]]] = {
+    "HAM10000": (is_metadata, LESIONS, ham10k_cases),
+    "ODIR-5K": (annotation_kind, EYES, odir5k_cases),
 }
 
 
@@ -58,15 +54,17 @@ def recognised_cases(
         return archive_cases(place, on_error=on_error, **archive)
     if not place.is_dir():
         raise DataError(f"{data}: no such file or folder; expected a data set")
-    names = {name.lower() for _, files in walk(place, _DEPTH) for name in files}
-    found = [kind for kind, (marks, _) in _KINDS.items() if any(n.startswith(marks) for n in names)]
+    names = walk_packed(place, _DEPTH)
+    files = [folder / name for folder, inside in names.items() for name in inside]
+    found = [kind for kind, (is_its, _, _) in _KINDS.items() if any(map(is_its, files))]
     if len(found) == 1:
-        return _KINDS[found[0]][1](place, on_error)
-    if not found and any(name.endswith(SUFFIXES) for name in names):
+        return _KINDS[found[0]][2](place, on_error)
+    unpacked = (name for _, inside in walk(place, _DEPTH) for name in inside)
+    if not found and any(name.lower().endswith(SUFFIXES) for name in unpacked):
         return archive_cases(place, on_error=on_error)
     said = f"holds {' and '.join(found)}" if found else "no data set that is known"
-    looked = "; ".join(f"{kind} by {', '.join(marks)}" for kind, (marks, _) in _KINDS.items())
+    looked = "; ".join(f"{kind} by {by}" for kind, (_, by, _) in _KINDS.items())
     raise DataError(
         f"{data}: {said}; expected one ({looked}) or class folders of images, there or in the "
-        "folders below"
+        f"folders below{zip_hint(names)}"
     )

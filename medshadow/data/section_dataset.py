@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from monai.transforms import LoadImaged
@@ -13,6 +12,7 @@ from medshadow.data.audit import AuditReport, audit, clean
 from medshadow.data.cases import SECTIONS, CaseTable
 from medshadow.data.dataset import CaseDataset
 from medshadow.data.monai_reader import ClinicalImageReader
+from medshadow.data.packed import file_state
 from medshadow.data.splits import split_cases
 from medshadow.errors import DataError
 
@@ -58,8 +58,7 @@ _last_audit: dict[int, AuditReport] = {}
 
 def _audited(cases: CaseTable, threads: int, progress: bool) -> AuditReport:
     """Audit the cases, or take the last report if not a file of theirs has changed since."""
-    files = [Path(path).stat() for path in cases.frame["image"]]
-    state = hash((cases.digest, *((s.st_ino, s.st_size, s.st_mtime_ns) for s in files)))
+    state = hash((cases.digest, *map(file_state, cases.frame["image"])))
     if state not in _last_audit:
         report = audit(cases, near=True, threads=threads, progress=progress)
         _last_audit.clear()

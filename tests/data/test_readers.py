@@ -292,9 +292,11 @@ def test_real_images_agree_with_pillow(ham10000_root):
             np.testing.assert_array_equal(read_image(file), np.asarray(image.convert("RGB")))
 
 
-def test_sixteen_bit_tiff_that_calls_black_white(tmp_path):
-    image = Image.fromarray(np.array([[0, 65535, 32768]], np.uint16))
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_tiff_that_calls_black_white(tmp_path, order):
+    image = Image.fromarray(np.array([[0, 65535, 32768]], f"{order}u2"))
     image.save(tmp_path / "white.tif", tiffinfo={262: 0})
+    assert (tmp_path / "white.tif").read_bytes()[:2] == {"<": b"II", ">": b"MM"}[order]
     assert read_image(tmp_path / "white.tif")[0, :, 0].tolist() == [255, 0, 127]
 
 

@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
+from openpyxl import Workbook
 from PIL import Image
 
 from medshadow.data import write_phantoms
+from medshadow.data.odir5k_rows import COLUMNS
 from medshadow.data.recognise import recognised_cases
 from medshadow.errors import DataError
 
@@ -21,6 +25,27 @@ def test_dermoscopy_is_recognised_from_a_folder_above(lesions):
 def test_fundus_annotations_go_to_their_own_reader(tmp_path, name):
     (tmp_path / name).write_bytes(b"not a table")
     with pytest.raises(DataError, match=name.split(".")[0].replace("(", r"\(").replace(")", r"\)")):
+        recognised_cases(tmp_path)
+
+
+def write_xlsx(path, header):
+    book = Workbook()
+    book.active.append(header)
+    book.save(path)
+
+
+def test_a_workbook_is_known_by_its_columns_and_not_by_its_name(lesions, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSHADOW_SITE_KEY", "0" * 32)
+    shutil.copytree(lesions, tmp_path / "lesions")
+    write_xlsx(tmp_path / "data.xlsx", ["file", "diagnosis"])
+    (tmp_path / "notes.xlsx").write_bytes(b"no workbook")
+    assert recognised_cases(tmp_path).name == "phantoms"
+    shutil.rmtree(tmp_path / "lesions")
+    (tmp_path / "nv").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "nv" / "1.PNG")
+    assert recognised_cases(tmp_path).name == "archive"
+    write_xlsx(tmp_path / "data.xlsx", COLUMNS)
+    with pytest.raises(DataError, match=r"data\.xlsx: no rows below the header"):
         recognised_cases(tmp_path)
 
 

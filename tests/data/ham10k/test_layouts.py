@@ -110,18 +110,6 @@ def test_a_folder_without_the_data_set(tmp_path):
         ham10k_cases(tmp_path / "gone")
 
 
-def test_zips_must_be_unpacked(tmp_path, ham):
-    ham.metadata.to_csv(tmp_path / "HAM10000_metadata", index=False)
-    (tmp_path / "HAM10000_images_part_1.zip").write_bytes(b"PK")
-    with pytest.raises(
-        DataError, match=rf"none of the 8 images.*{ham.ids[0]}\.jpg.*part_1\.zip: unpack first"
-    ):
-        ham10k_cases(tmp_path)
-    (tmp_path / "HAM10000_metadata").unlink()
-    with pytest.raises(DataError, match=r"not found.*part_1\.zip: unpack first"):
-        ham10k_cases(tmp_path)
-
-
 def test_isic_without_groupings_is_refused(tmp_path, ham):
     ham.write_isic(tmp_path)
     (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()

@@ -1,6 +1,7 @@
 """ODIR-5K in the layouts that it is passed on in, and what its table of eyes holds."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from medshadow.data import odir5k_keywords
 from medshadow.data.odir5k import DIAGNOSES, SIGHT_THREATENING, odir5k_cases
 from medshadow.data.phantom_cohort import FIRST_ID
+from medshadow.data.readers import read_image
 from medshadow.errors import DataError
 
 WORKBOOK = "ODIR-5K_Training_Annotations(Updated)_V2.xlsx"
@@ -136,9 +138,35 @@ def test_a_folder_without_the_data_set(tmp_path, odir):
     (tmp_path / "Training Images.zip").write_bytes(b"PK")
     odir.write_workbook(tmp_path / odir.workbook)
     with pytest.raises(
-        DataError, match=r"none of the 10 images .*0_left\.jpg.*Images\.zip: unpack first"
+        DataError, match=r"none of the 10 images .*0_left\.jpg.*Images\.zip: damaged or incomplete"
     ):
         odir5k_cases(tmp_path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_zip_files_are_read_in_place(tmp_path, odir, whole):
+    root = odir.write(tmp_path / "all")
+    packed = root if whole else root / "Training Images"
+    shutil.make_archive(str(tmp_path / packed.name), "zip", packed)
+    shutil.rmtree(packed)
+    odir.draw(tmp_path / "preprocessed_images", ["0_left"])
+    if not whole:
+        odir.draw(tmp_path / "Testing Images", ["1_left"])
+        shutil.make_archive(str(tmp_path / "Testing Images"), "zip", tmp_path / "Testing Images")
+    table = odir5k_cases(tmp_path)
+    odir.assert_is_in(table)
+    assert table.frame["image"].str.contains(".zip/", regex=False).all()
+    assert read_image(table.frame["image"][0]).shape == (3, 4, 3)
+
+
+def test_another_workbook_called_data_is_none_of_its(tmp_path, odir):
+    odir.write_workbook(tmp_path / "data.xlsx", [["a", 1]], ["name", "value"])
+    (tmp_path / "broken.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"ODIR-5K not found; .*another \.xlsx of its columns"):
+        odir5k_cases(tmp_path)
+    odir.write_workbook(tmp_path / "ODIR" / "annotations of 2019.xlsx")
+    odir.draw(tmp_path / "ODIR" / "Training Images")
+    odir.assert_is_in(odir5k_cases(tmp_path))
 
 
 def test_two_copies_are_ambiguous(tmp_path, odir):
