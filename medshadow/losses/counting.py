@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Devices with ways of counting of their own; all others, GPUs, sort and search with torch. Tests
+# empty this set to send a CPU's tensors along the ways of GPUs.
+OWN_WAYS = frozenset({"cpu"})
 # Up to this many thresholds a row, comparing with each in turn beats any search.
 _COMPARE_EACH = 8
 # Cells of the look-up table a row: enough that few thresholds share one, few enough to be built.
@@ -39,13 +42,18 @@ class Workspace:
         return buffer[:wanted].view(shape)
 
 
+def has_own_ways(device: torch.device) -> bool:
+    """Whether this device counts by ways made for the caches of processors."""
+    return device.type in OWN_WAYS
+
+
 def sort_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Sort each row and say where each value stood, as ``torch.sort``; ties in any order.
 
     On CPUs NumPy sorts bare numbers faster than torch. A float32 leaves 29 binary digits of a
     float64 unused: the place is written there and travels along.
     """
-    if rows.device.type != "cpu" or rows.dtype != torch.float32:
+    if rows.dtype != torch.float32 or not has_own_ways(rows.device):
         values, places = rows.sort(1)
         return values, places
     limits = torch.finfo(rows.dtype)
@@ -72,7 +80,7 @@ def count_below(
     """
     if thresholds.shape[1] <= _COMPARE_EACH:
         _compare_each(thresholds, values, counts, workspace)
-    elif values.device.type == "cpu":
+    elif has_own_ways(values.device):
         _look_up(thresholds, numbers, values, counts, workspace)
     else:
         counts.copy_(torch.searchsorted(thresholds, values))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medshadow.losses.counting import TileCounts
+from medshadow.losses.counting import TileCounts, has_own_ways
 
 # Anchors times references from which on loading the loops (a second, once a process) pays.
 FUSED_FROM = 2**16
@@ -36,7 +36,8 @@ def loops() -> ModuleType | None:
 
 def counts_fused(device: torch.device, anchors: int, references: int) -> bool:
     """Whether batches of this size are counted by the compiled loops on this device."""
-    return device.type == "cpu" and anchors * references >= FUSED_FROM and loops() is not None
+    worth = has_own_ways(device) and anchors * references >= FUSED_FROM
+    return worth and loops() is not None
 
 
 def count_fused(

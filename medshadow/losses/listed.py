@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from medshadow.losses.counting import TileCounts, count_violations
 from medshadow.losses.selection import Selection, Tile, padded
@@ -98,7 +97,9 @@ def penalties(difference: Tensor, tile: Tile, soft: bool) -> tuple[TileCounts, T
     violation = difference + tile.margin
     if soft:
         steepness = difference * tile.scale
-        values, slopes = softplus(steepness) / tile.scale, torch.sigmoid(steepness)
+        # softplus, split so that a steepness beyond the dtype's range leaves its value finite.
+        values = difference.clamp_min(0) + steepness.abs().neg().exp().log1p() / tile.scale
+        slopes = torch.sigmoid(steepness)
         active = torch.tensor(difference.numel(), device=difference.device)
     else:
         values, slopes = violation.clamp_min(0), (violation > 0).to(difference.dtype)

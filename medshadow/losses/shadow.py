@@ -18,7 +18,7 @@ from medshadow.losses.triplets import (
     select_triplets,
     triplet_hinge,
 )
-from medshadow.losses.walk import ZERO_NORM
+from medshadow.losses.walk import ZERO_NORM, power_of_two
 
 MININGS = ("batch_all", "semihard", "hardest_negative", "batch_hard")
 
@@ -40,8 +40,8 @@ def shadow_deviation(
             the anchor: a = [1, 0] and x = [1, 100] give 0.
 
     Returns:
-        S x R deviations, >= 0; at most 2 when normalised; float32 for half precisions.
-        Differentiable any number of times.
+        S x R deviations, >= 0; at most 2 when normalised, infinite otherwise where one is beyond
+        the dtype's range; float32 for half precisions. Differentiable any number of times.
 
     Source: Shadow loss, arXiv 2311.14012, equations 8 and 9.
 
@@ -54,21 +54,25 @@ def shadow_deviation(
     """
     if references is None:
         references = embeddings
-    norms, directions = _directions(embeddings)
+    dtype = torch.promote_types(embeddings.dtype, references.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    embeddings, references = embeddings.to(dtype), references.to(dtype)
     if normalize:
+        directions, others = (_directions(rows)[1] for rows in (embeddings, references))
         # Rounding may put a cosine just above 1; a deviation is never negative.
-        return (1 - directions @ _directions(references)[1].T).clamp(0, 2)
-    return (norms - directions @ references.to(norms.dtype).T).abs()
+        return (1 - directions @ others.T).clamp(0, 2)
+    scale = power_of_two([embeddings.detach(), references.detach()])
+    norms, directions = _directions(embeddings, scale)
+    return (norms - directions @ (references / scale).T).abs() * scale
 
 
-def _directions(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms (N x 1) and unit vectors of rows; both 0, with gradient 0, where there is no norm."""
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+def _directions(rows: Tensor, scale: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """Norms (N x 1) in units of ``scale``, and unit vectors; 0, with gradient 0, without a norm."""
     largest = rows.detach().abs().amax(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
     shrunk = rows / largest
     directed = shrunk.detach().norm(dim=1, keepdim=True) * largest > ZERO_NORM
     length = torch.where(directed, shrunk, 1).norm(dim=1, keepdim=True)
-    norms = torch.where(directed, length * largest, 0)
+    norms = torch.where(directed, length * (largest / scale), 0)
     return norms, torch.where(directed, shrunk / length, 0)
 
 
@@ -95,7 +99,8 @@ class ShadowLoss(nn.Module):
         reduction: ``mean`` over those triplets, ``mean_active`` over those with a positive hinge
             (the default of pytorch-metric-learning), or ``sum``.
         normalize: put embeddings on the unit sphere inside the loss. False is the paper's general
-            form: it ignores error orthogonal to the anchor and rewards growing norms.
+            form: it ignores error orthogonal to the anchor and rewards growing norms. The
+            loss is in units of length then; beyond the dtype's range it is its largest number.
         soft: softplus(delta_p - delta_n) instead of the hinge; with mining of single triplets.
             Every triplet is active then, and the margin only bounds ``semihard``.
         fallback: what ``semihard`` takes for a pair without such a negative: the anchor's

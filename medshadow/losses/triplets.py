@@ -91,7 +91,8 @@ def all_triplet_hinge(
 
     Returns:
         A scalar in float32 (float64 for float64 input). NaN, with NaN gradients, when an embedding
-        is not finite.
+        is not finite. Of finite embeddings loss and gradient are finite: the dtype's largest number
+        where they are beyond it, as a sum without normalising may be.
 
     Raises:
         ValueError: shapes, dtypes or settings that do not fit, each named.

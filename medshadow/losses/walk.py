@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medshadow.losses.counting import Workspace
+from medshadow.losses.counting import Workspace, has_own_ways
 from medshadow.losses.selection import Selection, Tile
 
 # Entries that each core counts at once: four working arrays of them fit its own cache.
@@ -18,9 +18,13 @@ ZERO_NORM = 1e-12
 
 
 class _Side:
-    """Anchors or references in the engine's order: directions, norms, and the way back."""
+    """Anchors or references in the engine's order: directions, norms, and the way back.
 
-    def __init__(self, rows: Tensor, order: Tensor | None) -> None:
+    Directions are those of the rows as they came, norms are in units of ``scale``. ``compared`` is
+    what an anchor's direction meets: directions, or without normalising the rows in those units.
+    """
+
+    def __init__(self, rows: Tensor, order: Tensor | None, scale: Tensor, normalize: bool) -> None:
         self.order = order
         if order is not None:
             rows = rows[order]
@@ -33,12 +37,13 @@ class _Side:
         largest = torch.where(self.finite, largest, 0).clamp_min(torch.finfo(rows.dtype).tiny)
         shrunk = rows / largest
         length = shrunk.norm(dim=1, keepdim=True)
-        norm = length * largest
-        directed = norm > ZERO_NORM
-        self.rows = rows
+        directed = length * largest > ZERO_NORM
         self.units = torch.where(directed, shrunk / length.clamp_min(ZERO_NORM), 0)
-        self.norms = torch.where(directed, norm, 0)
-        self.inverse_norms = torch.where(directed, 1 / norm, 0)
+        self.compared = self.units if normalize else rows / scale
+        self.norms = torch.where(directed, length * (largest / scale), 0)
+        # A norm far below the scale may vanish beside it; what it divides stays finite.
+        inverse = (1 / self.norms).clamp_max(torch.finfo(rows.dtype).max)
+        self.inverse_norms = torch.where(directed, inverse, 0)
 
     def through_direction(self, gradient: Tensor) -> Tensor:
         """Turn a gradient by the directions into one by the rows themselves, in place."""
@@ -69,17 +74,19 @@ class _Walk:
         dtype = torch.float32
         for side in rows:
             dtype = torch.promote_types(dtype, side.dtype)
-        self.scale = rows[0].new_ones((), dtype=dtype) if normalize else _power_of_two(rows, dtype)
-        rows = [r.detach().to(dtype) / self.scale for r in rows]
-        self.anchors = _Side(rows[0], selection.anchor_order)
-        self.references = (
-            self.anchors if references is None else _Side(rows[1], selection.reference_order)
-        )
+        rows = [side.detach().to(dtype) for side in rows]
+        self.scale = rows[0].new_ones(()) if normalize else power_of_two(rows)
+        orders = [selection.anchor_order, selection.reference_order]
+        sides = [
+            _Side(side, order, self.scale, normalize)
+            for side, order in zip(rows, orders, strict=False)
+        ]
+        self.anchors, self.references = sides[0], sides[-1]
         self.finite = self.anchors.finite & self.references.finite
         self.normalize = normalize
         self.selection, self.fused = selection, selection.fused
         self.margin = margin / self.scale
-        self.compared = self.references.units if normalize else self.references.rows
+        self.compared = self.references.compared
 
         zero = torch.zeros((), device=embeddings.device)
         self.hinges, self.active = zero.double(), zero.long()
@@ -121,7 +128,7 @@ class _Walk:
         """Count a tile's violations, on CPUs in blocks that stay in the cores' own cache."""
         rows, width = closeness.shape
         block = rows
-        if closeness.device.type == "cpu" and not self.fused:
+        if has_own_ways(closeness.device) and not self.fused:
             block = max(1, BLOCK_ENTRIES * torch.get_num_threads() // width)
         for first in range(0, rows, block):
             part = slice(first, first + block)
@@ -163,8 +170,13 @@ class _Walk:
         share = 1 / triplets.double().clamp_min(1)
         share = torch.where(self.finite, share, torch.nan)
         # The closed form subtracts large sums: rounding may leave an empty hinge just below zero.
-        loss = self.hinges.clamp_min(0) * self.scale * share
-        return loss.to(self.scale.dtype), share.to(self.scale.dtype)
+        loss = self.as_given(self.hinges.clamp_min(0) * share)
+        return loss, share.to(self.scale.dtype)
+
+    def as_given(self, number: Tensor) -> Tensor:
+        """A number in the units of the embeddings: the largest there is in place of an infinity."""
+        largest = torch.finfo(self.scale.dtype).max
+        return (number.double() * self.scale).clamp(-largest, largest).to(self.scale.dtype)
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of the summed hinges by the embeddings and by the references, as given."""
@@ -177,6 +189,8 @@ class _Walk:
             by_anchor.addcmul_(anchors.units, self.by_norm)
             if own and by_reference is not None:
                 by_anchor += by_reference
+            largest = torch.finfo(by_anchor.dtype).max
+            by_anchor.clamp_(-largest, largest)
         if own or by_reference is None:
             by_reference = None
         elif self.normalize:
@@ -187,14 +201,14 @@ class _Walk:
         )
 
 
-def _power_of_two(rows: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """The power of two above the largest entry: dividing by it loses no digit, only overflow."""
-    largest = torch.stack(
-        [r.detach().abs().max().to(dtype) for r in rows if r.numel()]
-        or [torch.ones((), dtype=dtype, device=rows[0].device)]
-    ).max()
-    largest = torch.where(torch.isfinite(largest), largest, 1).clamp_min(1)
-    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent.clamp_max(120))
+def power_of_two(rows: list[Tensor]) -> Tensor:
+    """The power of two below the largest entry, at least 1: what to divide huge rows by.
+
+    Products and sums of the quotients stay finite, and no digit is lost in dividing.
+    """
+    largest = torch.stack([rows[0].new_ones(()), *(r.abs().max() for r in rows if r.numel())]).max()
+    largest = torch.where(torch.isfinite(largest), largest, 1)
+    return largest / (2 * torch.frexp(largest).mantissa)
 
 
 class TripletHinge(torch.autograd.Function):
@@ -221,7 +235,7 @@ class TripletHinge(torch.autograd.Function):
                 embeddings, references, *(g if g is None else g.mul_(share) for g in gradients)
             )
         triplets = selection.triplets.clone()
-        hardest = torch.where(triplets > 0, walk.hardest * walk.scale, torch.nan)
+        hardest = torch.where(triplets > 0, walk.as_given(walk.hardest), torch.nan)
         hardest = torch.where(walk.finite, hardest, torch.nan)
         active = walk.active
         ctx.mark_non_differentiable(triplets, active, hardest)

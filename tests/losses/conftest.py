@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medshadow.losses import all_triplet_hinge, fused
+from medshadow.losses import all_triplet_hinge, counting, fused
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,13 @@ def relation() -> Callable[..., str]:
     return relation_of
 
 
-@pytest.fixture(scope="module", params=["torch", "compiled"])
+@pytest.fixture(scope="module", params=["torch", "compiled", "as on GPUs"])
 def way_of_counting(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Count with torch's operations, then with the compiled loops, whatever the size."""
+    """Count with torch's operations, with the compiled loops, and as on GPUs, whatever the size."""
     if request.param == "compiled":
         pytest.importorskip("numba")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "FUSED_FROM", 0 if request.param == "compiled" else math.inf)
+        patch.setattr(fused, "FUSED_FROM", math.inf if request.param == "torch" else 0)
+        if request.param == "as on GPUs":
+            patch.setattr(counting, "OWN_WAYS", frozenset())
         yield request.param

@@ -7,6 +7,11 @@ from hypothesis import strategies as st
 
 from medshadow.losses.counting import Workspace, count_below, count_violations, sort_rows
 
+# On CPUs, and as on GPUs: by torch's sort and searchsorted.
+pytestmark = [
+    pytest.mark.usefixtures("way_of_counting"),
+    pytest.mark.parametrize("way_of_counting", ["torch", "as on GPUs"], indirect=True),
+]
 # A slow machine is no failure of the loss.
 BUSY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -1,4 +1,4 @@
-"""The compiled loops against torch's operations on batches that are worth them."""
+"""The compiled loops, and the ways of GPUs, against torch's operations on batches worth them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import sys
 import pytest
 import torch
 
-from medshadow.losses import ShadowLoss, fused
+from medshadow.losses import ShadowLoss, counting, fused
 from medshadow.losses.counting import Workspace
 from medshadow.losses.selection import Tile, select_by_labels
 
 numba = pytest.importorskip("numba")
 
 
-@pytest.fixture
-def both_ways(monkeypatch):
-    """Return a function that gives loss, gradients and statistics as both ways of counting do."""
+@pytest.fixture(params=["compiled", "as on GPUs"])
+def both_ways(monkeypatch, request):
+    """Return a function that gives loss, gradients and statistics by torch and by another way."""
+
+    others_ways = {"cpu"} if request.param == "compiled" else set()
 
     def counted(embeddings, labels, references=None, reference_labels=None, **options):
         found = []
-        for limit in (math.inf, 0):
+        for limit, own_ways in ((math.inf, {"cpu"}), (0, others_ways)):
             monkeypatch.setattr(fused, "FUSED_FROM", limit)
+            monkeypatch.setattr(counting, "OWN_WAYS", own_ways)
             leaves = [
                 rows.clone().requires_grad_()
                 for rows in (embeddings, references)

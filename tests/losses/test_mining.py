@@ -7,6 +7,11 @@ from hypothesis import strategies as st
 
 from medshadow.losses import ShadowLoss, batch_hard, hardest_negative, semihard, shadow_deviation
 
+# Only the count of nearer positives has ways of its own; no rule is counted by compiled loops.
+pytestmark = [
+    pytest.mark.usefixtures("way_of_counting"),
+    pytest.mark.parametrize("way_of_counting", ["torch", "as on GPUs"], indirect=True),
+]
 MARGIN = 0.3
 CASES = {
     "labels": {},

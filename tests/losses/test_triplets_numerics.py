@@ -64,14 +64,74 @@ def test_the_sphere_knows_no_norm(draw, draw_labels, size):
     assert torch.isfinite(rows.grad).all()
 
 
-def test_huge_norms_in_the_general_form(list_triplets, draw, draw_labels):
-    rows = (draw(10, 3) * 1e36).float().requires_grad_()
-    labels = draw_labels(10, 3)
+@pytest.mark.parametrize("size", [1e36, 1e37, 1e38, 3.4e38])
+@pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum"])
+def test_huge_norms_in_the_general_form(list_triplets, draw, reduction, size):
+    """The loss where float32 has a number for it, and the largest number where it has none."""
+    rows = draw(10, 3)
+    rows = (rows / rows.abs().max() * size).float().requires_grad_()
+    labels, largest = torch.arange(10) % 3, torch.finfo(torch.float32).max
+    options = {"margin": 0.2, "reduction": reduction, "normalize": False}
+    loss = all_triplet_hinge(rows, labels, **options)
+    loss.backward()
+    expected = list_triplets(rows, labels, **options)
+    assert (expected.loss > largest) == (reduction == "sum" and size > 1e36)
+    torch.testing.assert_close(loss.double(), expected.loss.clamp_max(largest), rtol=1e-5, atol=0)
+    torch.testing.assert_close(rows.grad.double(), expected.by_embeddings, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("mining", ["batch_all", "semihard", "hardest_negative", "batch_hard"])
+def test_no_mining_makes_huge_norms_infinite(draw, mining, soft):
+    if soft and mining == "batch_all":
+        return
+    rows = draw(12, 3)
+    rows = (rows / rows.abs().max() * 3e38).float().requires_grad_()
+    labels = torch.arange(12) % 3
+    for reduction in ("mean", "mean_active", "sum"):
+        rows.grad = None
+        loss = ShadowLoss(0.2, mining, reduction, normalize=False, soft=soft)
+        value = loss(rows, labels)
+        value.backward()
+        assert 1e37 < value < torch.inf
+        assert rows.grad.isfinite().all()
+        assert rows.grad.abs().max() > 0
+        assert 1e37 < loss.statistics["hardest_violation"] < torch.inf
+
+
+@pytest.mark.parametrize("power", [50, 1000])
+def test_the_general_form_scales_with_its_embeddings(draw, power):
+    # Times a power of two, no digit changes; beyond 2**512 a plain square would be infinite.
+    rows, labels = draw(14, 3), torch.arange(14) % 3
+    small, huge = rows.clone().requires_grad_(), (rows * 2.0**power).requires_grad_()
+    expected = all_triplet_hinge(small, labels, margin=0.25, normalize=False)
+    found = all_triplet_hinge(huge, labels, margin=0.25 * 2.0**power, normalize=False)
+    (expected + found / 2.0**power).backward()
+    torch.testing.assert_close(found / 2.0**power, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(huge.grad * 2.0**power, small.grad, rtol=1e-12, atol=1e-15)
+
+
+def test_short_rows_beside_huge_ones_keep_their_directions(list_triplets, draw):
+    rows = draw(9, 3)
+    rows[::2] *= 1e20
+    rows = rows.float().requires_grad_()
+    # Every second row is huge; the last three are short, and alone in their triplets.
+    labels = torch.tensor([0, 1, 0, 1, 0, 2, 0, 2, 0])
     loss = all_triplet_hinge(rows, labels, margin=0.2, normalize=False)
     loss.backward()
     expected = list_triplets(rows, labels, margin=0.2, normalize=False)
     torch.testing.assert_close(loss.double(), expected.loss, rtol=1e-5, atol=0)
-    torch.testing.assert_close(rows.grad.double(), expected.by_embeddings, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows.grad.double(), expected.by_embeddings, rtol=1e-4, atol=1e-4)
+
+
+def test_one_huge_row_and_one_barely_there_stay_finite():
+    rows = torch.tensor([[3e38, 0], [1e-11, 1e-11], [0, 1e-30], [1.0, 2.0]], requires_grad=True)
+    for labels in ([0, 0, 1, 1], [0, 1, 1, 0], [0, 1, 0, 1]):
+        rows.grad = None
+        loss = all_triplet_hinge(rows, torch.tensor(labels), margin=0.2, normalize=False)
+        (loss * 0.5).backward()
+        assert loss.isfinite()
+        assert rows.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("normalize", [True, False])
