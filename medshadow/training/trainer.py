@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import EarlyStopping, ProgressBar
-from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
+from ignite.handlers import Checkpoint, EarlyStopping, ProgressBar
+from monai.handlers import CheckpointLoader, LrScheduleHandler
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from medshadow.networks import Embedder
+from medshadow.training.checkpoints import WholeFiles, epoch_files, epoch_of
 from medshadow.training.distributed import (
     average_statistics,
     check_ranks_agree,
@@ -60,8 +60,8 @@ class MetricTrainer:
 
     Every random choice of a step is a function of (seed, step), and of (seed, epoch, position) in
     the batches, so a run that was stopped and resumed meets the losses of one that was not. A
-    checkpoint is written after each epoch; Ctrl-C leaves that of the last whole epoch, and resuming
-    starts the interrupted epoch anew.
+    checkpoint is written before the first step and after each epoch; Ctrl-C leaves the last of
+    them, and resuming starts the interrupted epoch anew.
 
     Several ranks (a process group of ``torch.distributed`` exists when the trainer is made): each
     encodes its share of the joint batch, the loss sees all of it, and every rank takes the step of
@@ -75,7 +75,7 @@ class MetricTrainer:
         loader: batches as :func:`~medshadow.training.training_loader` makes them.
         optimizer: over the embedder's parameters (and the loss's, if it has any).
         max_epochs: epochs in all, counted over resumed runs.
-        checkpoints: folder of the checkpoints, ``epoch_<n>`` of the last epoch and ``best.pt``.
+        checkpoints: folder of the checkpoints, that of the last epoch and ``best.pt``.
         scheduler: learning-rate schedule, stepped after each batch.
         validate: gives validation metrics of the embedder, called after each epoch.
         select_by: the validation metric whose largest value marks the best model.
@@ -159,12 +159,14 @@ class MetricTrainer:
                 self._early_stop = EarlyStopping(patience, self._score, self.engine)
                 self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._early_stop)
                 state["early_stop"] = self._early_stop
-            self._best_saver(state).attach(self.engine)
+            state["best_saver"] = self._best_saver()
+            self.engine.add_event_handler(Events.EPOCH_COMPLETED, state["best_saver"])
         for name, part in (parts or {}).items():
             part.attach(self)
             state[f"part_{name}"] = part
         self._state = {**state, "best": _BestMetrics(self), "trainer": self.engine}
-        self._last_saver().attach(self.engine)
+        self._saver = self._last_saver()
+        self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._saver)
         if progress and rank_and_world_size()[0] == 0:
             ProgressBar(desc="train", persist=True).attach(
                 self.engine, output_transform=lambda output: {"loss": output["loss"]}
@@ -177,7 +179,8 @@ class MetricTrainer:
             resume: go on from the newest checkpoint of an earlier run, if there is one.
 
         Raises:
-            KeyboardInterrupt: the user stopped; the checkpoint of the last whole epoch stands.
+            KeyboardInterrupt: the user stopped; the checkpoint of the last whole epoch stands, or
+                that of the untrained network.
             ValueError: the ranks' loaders differ in length, or the ranks see different checkpoints.
         """
         if self.device.type == "cpu":
@@ -192,7 +195,9 @@ class MetricTrainer:
             where = str(self.device)
             CheckpointLoader(str(newest), self._state, map_location=where).attach(self.engine)
             self.engine.add_event_handler(Events.STARTED, self._stay_stopped)
-        finished = newest is not None and _epoch_of(newest) >= self.engine.state.max_epochs
+        else:
+            self.engine.add_event_handler(Events.STARTED, self._saver)
+        finished = newest is not None and epoch_of(newest) >= self.engine.state.max_epochs
         if not finished:
             self.engine.run()
         check_ranks_agree("the last epoch", self.engine.state.epoch)  # and all files are written
@@ -222,23 +227,20 @@ class MetricTrainer:
         score: float = engine.state.metrics[self._select_by]
         return score if math.isfinite(score) else -math.inf
 
-    def _best_saver(self, state: dict[str, Any]) -> CheckpointSaver:
-        saver = CheckpointSaver(
-            str(self.checkpoints),
-            {"network": state["network"]},
-            save_key_metric=True,
-            key_metric_name=self._select_by,
-            key_metric_filename="best.pt",
-        )
-        state["best_saver"] = saver._key_metric_checkpoint
-        return saver
+    def _best_saver(self) -> Checkpoint:
+        files = WholeFiles(self.checkpoints)
+        network = {"network": self.embedder}
+        return Checkpoint(network, files, score_function=self._score, filename_pattern="best.pt")
 
-    def _last_saver(self) -> CheckpointSaver:
-        return CheckpointSaver(str(self.checkpoints), self._state, save_interval=1, n_saved=1)
+    def _last_saver(self) -> Checkpoint:
+        files = WholeFiles(self.checkpoints)
+        return Checkpoint(
+            self._state, files, score_function=lambda e: e.state.epoch, score_name="epoch"
+        )
 
     def _newest_checkpoint(self) -> Path | None:
-        found = [p for p in self.checkpoints.glob("*.pt") if _epoch_of(p) > 0]
-        return max(found, key=_epoch_of, default=None)
+        found = epoch_files(self.checkpoints)
+        return found[-1] if found else None
 
 
 class _BestMetrics:
@@ -258,8 +260,3 @@ def _set_epoch(engine: Engine, loader: DataLoader[Any]) -> None:
     sampler: Any = loader.batch_sampler
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(engine.state.epoch - 1)
-
-
-def _epoch_of(path: Path) -> int:
-    found = re.search(r"epoch=(\d+)", path.name)
-    return int(found.group(1)) if found else 0

