@@ -6,7 +6,11 @@ whether anything changed included. Peers get the vectors in memory and answer wi
 no groups, no filter, no ties, no withdrawal. Each round asks all of them, one after the other.
 On a busy machine read the CPU time of one thread (`--threads 1`): it hardly depends on the others.
 
+With `--milvus` the same questions go to `MilvusSearch` too, in the same rounds: what it adds is
+the way to another process and back. Its CPU time is that of this process alone.
+
     python benchmarks/search.py --cases 10000 100000 --queries 400
+    python benchmarks/search.py --milvus http://127.0.0.1:19530 --queries 100
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import pandas as pd
 from measuring import installed
 from threadpoolctl import threadpool_limits
 
-from medshadow.retrieval import CaseStore, ExactSearch, Hit
+from medshadow.retrieval import CaseStore, ExactSearch, Hit, MilvusSearch, Search
 
 DIM = 256
 K = 16
@@ -48,6 +52,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=400, help="of each kind and size")
     parser.add_argument("--threads", type=int, default=2, help="and as many cores (on Linux)")
     parser.add_argument("--folder", type=Path, help="where the stores are made; a temporary one")
+    parser.add_argument("--milvus", help="URI of a server; its token in MEDSHADOW_MILVUS_TOKEN")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
@@ -79,11 +84,26 @@ def measure(path: Path, cases: int, options: argparse.Namespace) -> None:
         print(f"| first opening, the vector file is made | {first[0]:.2f} |")
         print(f"| later opening | {later:.2f} |")
         del first
-        print_table(latencies(search, vectors, queries, options.threads), cases)
-        print_catching_up(store, search, frame, queries)
-        del search
+        searches: dict[str, Search] = {"": search}
+        if options.milvus:
+            searches["Milvus: "] = opened_in_milvus(store, options.milvus)
+        print_table(latencies(searches, vectors, queries, options.threads), cases)
+        for name, one in searches.items():
+            print_catching_up(name, store, one, frame, queries)
+            one.close()
+        del search, searches
         check_exactness(store, frame, vectors, queries[:CHECKED])
     print(f"\nload {load()}")
+
+
+def opened_in_milvus(store: CaseStore, uri: str) -> MilvusSearch:
+    token = os.environ.get("MEDSHADOW_MILVUS_TOKEN")
+    first, search = timed(lambda: MilvusSearch(store, uri, token))
+    search.close()
+    later, search = timed(lambda: MilvusSearch(store, uri, token))
+    print(f"| Milvus: first opening, the collection is filled | {first:.2f} |")
+    print(f"| Milvus: later opening | {later:.2f} |")
+    return search
 
 
 def drawn_cases(cases: int, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
@@ -112,11 +132,15 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def latencies(
-    search: ExactSearch, vectors: np.ndarray, queries: np.ndarray, threads: int
+    searches: dict[str, Search], vectors: np.ndarray, queries: np.ndarray, threads: int
 ) -> dict[str, np.ndarray]:
     """Seconds, and seconds of CPU time, that each way of asking took for each query: Q x 2."""
     ways: dict[str, Ask] = {"bare matrix product": lambda query: vectors @ query}
-    ways |= {name: partial(found, search, where) for name, where in FILTERS.items()}
+    ways |= {
+        engine + name: partial(found, search, where)
+        for engine, search in searches.items()
+        for name, where in FILTERS.items()
+    }
     ways |= peers_of(vectors, threads)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for ask in ways.values():
@@ -134,7 +158,7 @@ def latencies(
     return {name: np.array(seconds) for name, seconds in taken.items()}
 
 
-def found(search: ExactSearch, where: str | None, query: np.ndarray) -> list[Hit]:
+def found(search: Search, where: str | None, query: np.ndarray) -> list[Hit]:
     return search.search(query, K, where)
 
 
@@ -175,7 +199,7 @@ def print_table(taken: dict[str, np.ndarray], cases: int) -> None:
 
 
 def print_catching_up(
-    store: CaseStore, search: ExactSearch, frame: pd.DataFrame, queries: np.ndarray
+    engine: str, store: CaseStore, search: Search, frame: pd.DataFrame, queries: np.ndarray
 ) -> None:
     """How long the first search takes after each kind of change."""
 
@@ -184,14 +208,15 @@ def print_catching_up(
         return 1000 * timed(lambda: search.search(queries[0], K))[0]
 
     one = frame["case_id"][0]
-    new = frame[:1].assign(case_id="new")
+    # Withdrawn in the end, and so refused if it came again.
+    new = frame[:1].assign(case_id=f"{engine}new")
     vector = search.vector_of(one)[None]
-    print("\n| first search after | ms |\n| --- | --- |")
+    print(f"\n| {engine}first search after | ms |\n| --- | --- |")
     for name, change in {
         "a case was added": lambda: store.add(new, vector, model_digest="m"),
         "a consent was suspended": lambda: store.set_consent(one, "suspended"),
         "it was given again": lambda: store.set_consent(one, "given"),
-        "a case was withdrawn": lambda: store.withdraw("new"),
+        "a case was withdrawn": lambda: store.withdraw(f"{engine}new"),
     }.items():
         print(f"| {name} | {first_after(change):.2f} |")
 

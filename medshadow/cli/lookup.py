@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,13 @@ def lookup_command(
         float | None,
         typer.Option(help="Share of malignant ones among such images, for a probability: 0.05."),
     ] = None,
+    milvus: Annotated[
+        str | None,
+        typer.Option(
+            help="URI of the Milvus server that is to hold the vectors; its token in "
+            "MEDSHADOW_MILVUS_TOKEN."
+        ),
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet PNG here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -51,12 +59,18 @@ def lookup_command(
 
     from medshadow.data import read_image
     from medshadow.networks import Embedder
-    from medshadow.retrieval import CaseLookup, CaseStore, contact_sheet
+    from medshadow.retrieval import CaseLookup, CaseStore, MilvusSearch, contact_sheet
+    from medshadow.service.settings import read_token
     from medshadow.workflows.tables import print_answer
 
     query = read_image(image)
-    with CaseStore(cases) as store:
-        answer = CaseLookup(store, Embedder.load(model)).lookup(
+    with ExitStack() as opened:
+        store = opened.enter_context(CaseStore(cases))
+        search = None
+        if milvus is not None:
+            token = read_token(None, "MEDSHADOW_MILVUS_TOKEN")
+            search = opened.enter_context(closing(MilvusSearch(store, milvus, token)))
+        answer = CaseLookup(store, Embedder.load(model), search=search).lookup(
             query, k=k, where=where, laterality=laterality, prevalence=prevalence
         )
         store.record_lookup(

@@ -34,6 +34,13 @@ def serve_command(
     dicomweb: Annotated[
         str | None, typer.Option(help="Root URL of the DICOMweb server to fetch images from.")
     ] = None,
+    milvus: Annotated[
+        str | None, typer.Option(help="URI of the Milvus server that is to hold the vectors.")
+    ] = None,
+    milvus_token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with that server's token (else MEDSHADOW_MILVUS_TOKEN)."),
+    ] = None,
 ) -> None:
     """Serve lookups to browsers and programs: REST below /api, for people a page.
 
@@ -56,5 +63,7 @@ def serve_command(
         trusted_proxies=tuple(trusted_proxy or ()),
         insecure_local=insecure_local,
         dicomweb=dicomweb,
+        milvus=milvus,
+        milvus_token=read_token(milvus_token_file, "MEDSHADOW_MILVUS_TOKEN"),
     )
     run_server(settings, started=typer.echo)

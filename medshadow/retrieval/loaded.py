@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,13 +11,10 @@ import numpy as np
 import pandas as pd
 
 from medshadow.retrieval.columns import Column, ValueColumn, columns_of, extended
-from medshadow.retrieval.products import products_into
+from medshadow.retrieval.held import HeldVectors, Vectors
 from medshadow.retrieval.snapshot import Changes, Snapshot
-from medshadow.retrieval.vectors import VectorFile, case_marks, length_deviation
+from medshadow.retrieval.vectors import VectorFile, case_marks
 
-# Rows beyond which a product with the vectors of all of them is cheaper than picking theirs.
-_FEW = 1 / 8
-_ROWS_AT_ONCE = 1 << 14
 # What the store's frame tells of a case that no filter may ask.
 _STATE = ("consent", "added")
 
@@ -30,29 +27,40 @@ class LoadedCases:
         version: the version of the store.
         keys: int64 N, the cases' internal numbers, ever higher but where a row was erased.
         columns: what is known of each case, and what a filter may name.
-        parts: the vectors, float32, N rows in all.
+        vectors: their vectors.
         shown: N booleans, the rows that may be found; the others were withdrawn or suspended.
-        deviation: the most that a vector's length is off from 1.
     """
 
     version: int
     keys: np.ndarray
     columns: Mapping[str, Column]
-    parts: tuple[np.ndarray, ...]
+    vectors: Vectors
     shown: np.ndarray
-    deviation: float
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> LoadedCases:
         """Arrange a snapshot; cases whose consent is suspended are left out."""
-        snapshot = only(snapshot, (snapshot.frame["consent"] == "given").to_numpy())
+        given = (snapshot.frame["consent"] == "given").to_numpy()
+        return cls.elsewhere(snapshot, lambda _: HeldVectors.all_of(snapshot.embeddings[given]))
+
+    @classmethod
+    def elsewhere(
+        cls, snapshot: Snapshot, vectors_of: Callable[[np.ndarray], Vectors]
+    ) -> LoadedCases:
+        """Arrange a snapshot as :meth:`of`, whose vectors need not have been read.
+
+        Args:
+            snapshot: the cases.
+            vectors_of: given the keys of those that may be shown, where their vectors are.
+        """
+        given = (snapshot.frame["consent"] == "given").to_numpy()
+        keys = snapshot.keys[given]
         return cls(
             version=snapshot.version,
-            keys=snapshot.keys,
-            columns=columns_of(_asked(snapshot.frame)),
-            parts=(snapshot.embeddings,),
-            shown=np.ones(len(snapshot.keys), dtype=bool),
-            deviation=length_deviation(snapshot.embeddings),
+            keys=keys,
+            columns=columns_of(_asked(snapshot.frame[given])),
+            vectors=vectors_of(keys),
+            shown=np.ones(len(keys), dtype=bool),
         )
 
     @classmethod
@@ -80,9 +88,8 @@ class LoadedCases:
             version=snapshot.version,
             keys=file.keys,
             columns={name: column.taken(row_of) for name, column in columns.items()},
-            parts=(file.vectors,),
+            vectors=HeldVectors((file.vectors,), file.deviation),
             shown=shown,
-            deviation=file.deviation,
         )
 
     def after(self, changes: Changes) -> LoadedCases | None:
@@ -105,9 +112,8 @@ class LoadedCases:
             kept,
             keys=np.concatenate([self.keys, added.keys]),
             columns=columns,
-            parts=_with_part(self.parts, added.embeddings),
+            vectors=self.vectors.extended(added),
             shown=np.concatenate([shown, np.ones(len(added.keys), dtype=bool)]),
-            deviation=max(self.deviation, length_deviation(added.embeddings)),
         )
 
     def __len__(self) -> int:
@@ -153,43 +159,6 @@ class LoadedCases:
         """What is known of a case, in plain Python values; None where something is missing."""
         return {name: column.value(row) for name, column in self.columns.items()}
 
-    def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors of some rows, as stored: float32 R x D."""
-        if len(self.parts) == 1:
-            return self.parts[0][rows]
-        picked = np.empty((len(rows), self.parts[0].shape[1]), np.float32)
-        for first, part in self._placed_parts():
-            here = (rows >= first) & (rows < first + len(part))
-            picked[here] = part[rows[here] - first]
-        return picked
-
-    def products(self, query: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-        """The product of a vector with that of each allowed row, in float32; -inf elsewhere.
-
-        Args:
-            query: float32 D.
-            allowed: N booleans.
-        """
-        count = np.count_nonzero(allowed)
-        if count >= _FEW * len(self):
-            found = np.empty(len(self), np.float32)
-            for first, part in self._placed_parts():
-                products_into(found[first : first + len(part)], part, query)
-            found[~allowed] = -np.inf
-            return found
-        found = np.full(len(self), -np.inf, np.float32)
-        rows = np.flatnonzero(allowed)
-        for first in range(0, count, _ROWS_AT_ONCE):
-            some = rows[first : first + _ROWS_AT_ONCE]
-            found[some] = np.einsum("nd,d->n", self.vectors(some), query)
-        return found
-
-    def _placed_parts(self) -> Iterator[tuple[int, np.ndarray]]:
-        first = 0
-        for part in self.parts:
-            yield first, part
-            first += len(part)
-
     def _values_of(self, name: str) -> ValueColumn:
         column = self.columns[name]
         assert isinstance(column, ValueColumn)
@@ -208,12 +177,3 @@ def only(snapshot: Snapshot, rows: np.ndarray) -> Snapshot:
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=list(_STATE))
-
-
-def _with_part(parts: tuple[np.ndarray, ...], part: np.ndarray) -> tuple[np.ndarray, ...]:
-    # The first part is large and stays. Among the others each is more than twice as large as the
-    # next, so that a row is copied only a few times however often cases are added.
-    later = [*parts[1:], part]
-    while len(later) > 1 and len(later[-2]) <= 2 * len(later[-1]):
-        later[-2:] = [np.concatenate(later[-2:])]
-    return (parts[0], *later)

@@ -34,13 +34,6 @@ def load_cases(store: CaseStore) -> LoadedCases:
     return written or LoadedCases.of(snapshot)
 
 
-def caught_up(store: CaseStore, loaded: LoadedCases) -> LoadedCases:
-    """What was loaded, brought to the store's present version; read anew only where it must be."""
-    changes = store.changes_since(loaded.version)
-    later = None if changes is None else loaded.after(changes)
-    return load_cases(store) if later is None else later
-
-
 def _from_file(store: CaseStore, path: Path) -> LoadedCases | None:
     file = _opened(store, path)
     if file is None:

@@ -21,7 +21,7 @@ from medshadow.retrieval.facts import facts_of
 from medshadow.retrieval.ranking import Hit, Ranking
 from medshadow.retrieval.refinement import refined_query
 from medshadow.retrieval.same_image import shows_query
-from medshadow.retrieval.search import ExactSearch
+from medshadow.retrieval.search import ExactSearch, Search
 from medshadow.retrieval.store import CaseStore
 from medshadow.retrieval.where import Condition, Where, parse_where
 
@@ -40,6 +40,8 @@ class CaseLookup:
         embedder: the model that made the store's vectors.
         encoder: how a query becomes a vector; by default
             :class:`~medshadow.retrieval.encoders.TorchEncoder`.
+        search: what finds the cases in that store; by default an
+            :class:`~medshadow.retrieval.search.ExactSearch`.
 
     Raises:
         StoreError: the embedder is another model, or the store's calibration is.
@@ -52,7 +54,11 @@ class CaseLookup:
     """
 
     def __init__(
-        self, store: CaseStore, embedder: Embedder, encoder: Encoder | None = None
+        self,
+        store: CaseStore,
+        embedder: Embedder,
+        encoder: Encoder | None = None,
+        search: Search | None = None,
     ) -> None:
         digest = embedder.digest
         if digest != store.model_digest:
@@ -63,7 +69,7 @@ class CaseLookup:
         self.store = store
         self.embedder = embedder
         self.encoder = TorchEncoder(embedder) if encoder is None else encoder
-        self.search = ExactSearch(store)
+        self.search = ExactSearch(store) if search is None else search
         self.calibration = ArchiveCalibration.of(store)
         self._tells_eyes_apart = tells_eyes_apart(embedder)
 

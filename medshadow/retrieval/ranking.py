@@ -1,4 +1,4 @@
-"""One query against every case in memory: exact ranking of groups, and what is found first."""
+"""One query against every case: exact ranking of groups, and what is found first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 
 from medshadow.retrieval.loaded import LoadedCases
+from medshadow.retrieval.similarities import LOWEST
 
 # As in medshadow.evaluation.nearest_groups: the finest step that float32 tells apart just below 1.
 _STEPS = 2**24
-# Below every cosine, and above the -inf of rows that may not be found.
-_LOWEST = -2.0
-# Rows of which one is a sample when the similarity that many reach is looked for.
-_RUN = 256
 _ROWS_AT_ONCE = 1 << 14
 
 
@@ -46,9 +43,9 @@ class Hit:
 class Ranking:
     """Every case compared with one query.
 
-    Similarities are rough at first, from one float32 product; those that can decide an answer are
-    computed again in float64 and compared in steps of 2^-24, so that copies of one vector tie. Ties
-    go to the case that was added first.
+    Similarities are rough at first, float32 products wherever the vectors lie; those that can
+    decide an answer are computed again in float64 and compared in steps of 2^-24, so that copies of
+    one vector tie. Ties go to the case that was added first.
 
     Args:
         loaded: the cases.
@@ -64,9 +61,9 @@ class Ranking:
         self._loaded = loaded
         self._query = query.astype(np.float64) / np.linalg.norm(query.astype(np.float64))
         # Most that a float32 product of stored vectors is off from their cosine, on both sides.
-        self._slack = 2 * (len(query) * float(np.finfo(np.float32).eps) + loaded.deviation)
+        self._slack = 2 * (len(query) * float(np.finfo(np.float32).eps) + loaded.vectors.deviation)
         self._allowed = allowed
-        self._rough = loaded.products(self._query.astype(np.float32), allowed)
+        self._rough = loaded.vectors.similarities(self._query.astype(np.float32), allowed)
         self.cases = int(np.count_nonzero(allowed))
         self.archive_cases = loaded.cases
 
@@ -105,9 +102,8 @@ class Ranking:
         carrying = self._loaded.carrying(labels)
 
         def near() -> np.ndarray:
-            rough = np.where(carrying, self._rough, -np.inf)
-            highest = rough.max(initial=-np.inf)
-            return np.flatnonzero(rough >= max(highest - self._slack, _LOWEST))
+            rough = self._rough.among(carrying)
+            return rough.above(rough.floor(1) - self._slack)[0]
 
         rows, steps = self._settled(near)
         if not len(rows):
@@ -115,32 +111,20 @@ class Ranking:
         return self._hit(rows[0], steps[0], 1 + self._groups_before(rows[0], steps[0]))
 
     def _near(self, k: int) -> np.ndarray:
-        """Every row that may belong to one of the k nearest groups, in the order added."""
+        """Every row that may belong to one of the k nearest groups."""
         wanted = 4 * k
         while True:
-            floor = self._floor(wanted)
-            rows = np.flatnonzero(self._rough >= floor)
-            rows = rows[np.argsort(-self._rough[rows])]
-            _, first = np.unique(self._loaded.group_of_row[rows], return_index=True)
-            if len(first) >= k or floor == _LOWEST:
+            floor = self._rough.floor(wanted)
+            rows, rough = self._rough.above(floor)
+            order = np.argsort(-rough)
+            _, first = np.unique(self._loaded.group_of_row[rows[order]], return_index=True)
+            if len(first) >= k or floor == LOWEST:
                 break
             wanted *= 8
         if not len(rows):
             return rows
-        last = np.sort(first)[:k][-1]
-        return np.flatnonzero(self._rough >= max(self._rough[rows[last]] - self._slack, _LOWEST))
-
-    def _floor(self, wanted: int) -> float:
-        """A similarity that so many rows reach, and not very many more."""
-        if wanted >= self.cases:
-            return _LOWEST
-        runs = self._rough[: len(self._rough) // _RUN * _RUN].reshape(-1, _RUN)
-        if wanted < len(runs):
-            # As many runs of rows have a best one that reaches what it finds, so as many rows do.
-            floor = np.partition(runs.max(axis=1), -wanted)[-wanted]
-            if floor > _LOWEST:
-                return float(floor)
-        return max(float(np.partition(self._rough, -wanted)[-wanted]), _LOWEST)
+        last = order[np.sort(first)[:k][-1]]
+        return self._rough.above(rough[last] - self._slack)[0]
 
     def _settled(self, choose: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The rows chosen in their exact order; chosen again while some are being erased."""
@@ -149,16 +133,16 @@ class Ranking:
             rows, steps = self._exact(chosen)
             if len(rows) == len(chosen):
                 return rows, steps
-            self._rough[np.setdiff1d(chosen, rows)] = -np.inf
+            self._rough.forget(np.setdiff1d(chosen, rows))
 
     def _groups_before(self, row: int, step: int) -> int:
         group = self._loaded.group_of_row
         similarity = step / _STEPS
-        close = np.flatnonzero(np.abs(self._rough - similarity) <= self._slack)
-        close, steps = self._exact(close)
+        rows, rough = self._rough.above(similarity - self._slack)
+        sure = rough > similarity + self._slack
+        close, steps = self._exact(rows[~sure])
         nearer = (steps > step) | ((steps == step) & (close < row))
-        sure = np.flatnonzero(self._rough > similarity + self._slack)
-        ahead = np.concatenate([sure, close[nearer]])
+        ahead = np.concatenate([rows[sure], close[nearer]])
         return self._loaded.groups_among(ahead[group[ahead] != group[row]])
 
     def _exact(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,9 +154,9 @@ class Ranking:
         kept, steps = [], []
         for first in range(0, max(len(rows), 1), _ROWS_AT_ONCE):
             some = rows[first : first + _ROWS_AT_ONCE]
-            vectors = self._loaded.vectors(some).astype(np.float64)
+            vectors = self._loaded.vectors.of(some).astype(np.float64)
             lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-            sound = np.abs(lengths - 1) <= self._loaded.deviation
+            sound = np.abs(lengths - 1) <= self._loaded.vectors.deviation
             cosine = np.einsum("nd,d->n", vectors[sound], self._query) / lengths[sound]
             kept.append(some[sound])
             steps.append(np.rint(np.clip(cosine, -1, 1) * _STEPS).astype(np.int64))

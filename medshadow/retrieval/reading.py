@@ -17,9 +17,20 @@ from medshadow.retrieval import schema
 from medshadow.retrieval.backup import backup_store
 from medshadow.retrieval.database import reading, store_engine, store_url
 from medshadow.retrieval.erasure import finish_erasure, read_withdrawn
-from medshadow.retrieval.snapshot import Changes, Snapshot, read_changes, read_snapshot
+from medshadow.retrieval.snapshot import (
+    Changes,
+    Snapshot,
+    read_changes,
+    read_snapshot,
+    read_vectors,
+)
 from medshadow.retrieval.thumbnails import decode_thumbnail
-from medshadow.retrieval.trail import pixels_digest, read_trail, withdrawn_numbers
+from medshadow.retrieval.trail import (
+    keyed_digest,
+    pixels_digest,
+    read_trail,
+    withdrawn_numbers,
+)
 from medshadow.retrieval.verify import problems
 
 _log = logging.getLogger(__name__)
@@ -104,6 +115,18 @@ class StoreReader:
         with reading(self._engine) as connection:
             return read_snapshot(connection, self.embedding_dim, with_embeddings=with_embeddings)
 
+    def vectors_of(self, keys: np.ndarray) -> np.ndarray:
+        """The vectors of cases that may be shown now: float32 N x D.
+
+        Args:
+            keys: int64 N, from a :meth:`snapshot`.
+
+        Returns:
+            Zeros in the place of a case that was withdrawn, suspended or changed since.
+        """
+        with reading(self._engine) as connection:
+            return read_vectors(connection, self.embedding_dim, keys)
+
     def changes_since(self, version: int) -> Changes | None:
         """What a reader who knows an earlier version must do to catch up, as of one moment.
 
@@ -115,6 +138,15 @@ class StoreReader:
         """
         with reading(self._engine) as connection:
             return read_changes(connection, self.embedding_dim, version)
+
+    def keyed_name(self, kind: str, content: str) -> str:
+        """A name for something of this store that tells nobody else anything: 16 digits and a-f.
+
+        Args:
+            kind: what it names, so that names of different kinds never agree.
+            content: what tells it from others of its kind.
+        """
+        return keyed_digest(self._salt, kind, content.encode()).hex()[:16]
 
     def thumbnail(self, case_id: str) -> bytes | None:
         """The JPEG of a case, or None where it has none.

@@ -10,6 +10,7 @@ import pandas as pd
 from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.engine import Connection
 
+from medshadow.retrieval.changes import parts
 from medshadow.retrieval.schema import archive, cases, removals
 
 
@@ -75,6 +76,23 @@ def read_changes(connection: Connection, dim: int, since: int) -> Changes | None
     removed = np.sort(np.array(connection.scalars(gone).all(), dtype=np.int64))
     found = (cases.c.changed > since) & (cases.c.consent == "given")
     return Changes(row.version, removed, _read(connection, row.version, dim, found, True))
+
+
+def read_vectors(connection: Connection, dim: int, keys: np.ndarray) -> np.ndarray:
+    """The vectors of cases that may be shown: float32 N x D, zeros where a key is one no longer.
+
+    Args:
+        connection: an open transaction on the store.
+        dim: D, the dimension of the store's vectors.
+        keys: int64 N.
+    """
+    vectors = np.zeros((len(keys), dim), np.float32)
+    row_of = {key: row for row, key in enumerate(keys.tolist())}
+    for part in parts(list(row_of)):
+        query = select(cases.c.key, cases.c.embedding).where(cases.c.key.in_(part))
+        for key, embedding in connection.execute(query.where(cases.c.consent == "given")):
+            vectors[row_of[key]] = np.frombuffer(embedding, dtype="<f4")
+    return vectors
 
 
 def _read(

@@ -136,7 +136,7 @@ def erase_vectors(path: Path, keys: np.ndarray) -> None:
         ) from error
 
 
-def case_marks(frame: pd.DataFrame) -> np.ndarray:
+def case_marks(frame: pd.DataFrame, hash_key: str = "0123456789123456") -> np.ndarray:
     """What tells cases apart that have one key in two histories of a store: uint64 N.
 
     After a backup was put back, a key may be given out a second time. The mark is a hash of the
@@ -144,8 +144,11 @@ def case_marks(frame: pd.DataFrame) -> np.ndarray:
 
     Args:
         frame: N rows, columns ``case_id`` and ``added``.
+        hash_key: 16 characters without which a mark says nothing of its case; by default known to
+            everybody.
     """
-    names = pd.util.hash_array(frame["case_id"].to_numpy(dtype=object), categorize=False)
+    ids = frame["case_id"].to_numpy(dtype=object)
+    names = pd.util.hash_array(ids, hash_key=hash_key, categorize=False)
     times = frame["added"].dt.as_unit("us").astype("int64").to_numpy()
     marks: np.ndarray = names ^ times.astype(np.uint64)
     return marks

@@ -7,7 +7,7 @@ workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from medshadow.data.in_memory import read_image_bytes
 from medshadow.errors import ImageReadError, ImageTooLargeError, StoreError
 from medshadow.networks import Embedder
-from medshadow.retrieval import CaseLookup, CaseStore, LookupAnswer
+from medshadow.retrieval import CaseLookup, CaseStore, LookupAnswer, MilvusSearch, Search
 from medshadow.retrieval.encoders import best_encoder
 from medshadow.retrieval.listing import may_be_shown
 from medshadow.service.archive import Archive
@@ -58,22 +58,35 @@ class LookupEngine:
 
         Raises:
             FileNotFoundError: there is no store.
-            StoreError: it is no case store, or holds another model's vectors.
+            StoreError: it is no case store, or holds another model's vectors; Milvus does not
+                answer.
+            OptionalDependencyError: the extra ``milvus`` is needed.
             ModelFolderError: the model cannot be loaded.
         """
-        store = CaseStore(settings.cases)
-        try:
+        with ExitStack() as opened:
+            store = opened.enter_context(CaseStore(settings.cases))
             embedder = Embedder.load(settings.model)
-            lookup = CaseLookup(store, embedder, best_encoder(embedder, threads=1))
-        except BaseException:
-            store.close()
-            raise
+            search: Search | None = None
+            if settings.milvus is not None:
+                search = MilvusSearch(store, settings.milvus, settings.milvus_token)
+                opened.callback(search.close)
+            lookup = CaseLookup(store, embedder, best_encoder(embedder, threads=1), search)
+            opened.pop_all()
         return cls(lookup, settings.limits)
 
     def close(self) -> None:
         """Finish what the workers are at, drop what waits, and close the store."""
         self._workers.close()
+        self._lookup.search.close()
         self.store.close()
+
+    def check(self) -> None:
+        """Make sure that lookups find what they should; what was withdrawn is erased from here on.
+
+        Raises:
+            StoreError: they would not; the archive or Milvus does not answer.
+        """
+        self._lookup.search.check()
 
     async def lookup(
         self,

@@ -56,6 +56,8 @@ class ServiceSettings:
         trusted_proxies: addresses or networks of proxies whose headers are believed.
         insecure_local: let everyone on this machine look up without a token.
         dicomweb: root URL of the only DICOMweb server that images are fetched from.
+        milvus: URI of the Milvus server that holds the vectors; without one they lie in memory.
+        milvus_token: what that server lets in, where it asks for it.
         limits: how much to take on.
 
     Raises:
@@ -78,6 +80,8 @@ class ServiceSettings:
     trusted_proxies: tuple[str, ...] = ()
     insecure_local: bool = False
     dicomweb: str | None = None
+    milvus: str | None = field(default=None, repr=False)
+    milvus_token: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ def asked(monkeypatch):
             return [SimpleNamespace(case_id="near"), SimpleNamespace(case_id="far")]
 
     class Lookup:
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             pass
 
         def lookup(self, *_, **options):

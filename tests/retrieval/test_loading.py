@@ -95,8 +95,8 @@ def expected(store, query=0):
 
 def test_the_file_is_made_and_then_taken(path, filled, without_vectors):
     search = ExactSearch(filled)
-    assert search._loaded.parts[0].base is not None
-    assert len(search._loaded.parts[0]) == 40
+    assert search._loaded.vectors.parts[0].base is not None
+    assert len(search._loaded.vectors.parts[0]) == 40
     assert open_vectors(path).version == filled.version
 
 
@@ -111,7 +111,7 @@ def test_what_the_file_lacks_is_read_from_the_store(path, filled, without_vector
     filled.set_consent("c4", "given")
     filled.withdraw("c7")
     search = ExactSearch(filled)
-    assert [len(part) for part in search._loaded.parts] == [40, 3]
+    assert [len(part) for part in search._loaded.vectors.parts] == [40, 3]
     assert search._loaded.cases == 40
     assert len(path.read_bytes()) == len(before)
 
@@ -119,7 +119,7 @@ def test_what_the_file_lacks_is_read_from_the_store(path, filled, without_vector
 def test_a_file_that_is_far_behind_is_made_anew(path, filled, monkeypatch):
     monkeypatch.setattr(loading, "_STALE_CASES", 1)
     filled.add(*some_cases(np.random.default_rng(2), ["n1", "n2", "n3"]), model_digest="m1")
-    assert [len(part) for part in ExactSearch(filled)._loaded.parts] == [43]
+    assert [len(part) for part in ExactSearch(filled)._loaded.vectors.parts] == [43]
     assert open_vectors(path).version == filled.version
 
 
@@ -257,7 +257,7 @@ def test_many_small_additions_lie_in_few_parts(path, filled, without_vectors):
         part = slice(row, row + 1)
         filled.add(frame[part], vectors[part], model_digest="m1")
         assert len(search.search(vectors[row], k=1)) == 1
-    assert len(search._loaded.parts) <= 5
+    assert len(search._loaded.vectors.parts) <= 5
     assert search.vector_of("n17").tolist() == vectors[17].tolist()
 
 

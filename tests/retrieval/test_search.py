@@ -272,7 +272,7 @@ def test_a_case_that_is_being_erased_is_not_found_and_not_missed(k):
     query = vectors[3]
     expected, _ = slow_ranking(cases, query, np.arange(900) != 3)
     ranking = Ranking(loaded, query, loaded.shown)
-    loaded.parts[0][3] = 0  # as another process does to the rows of a mapped file
+    loaded.vectors.parts[0][3] = 0  # as another process does to the rows of a mapped file
     assert ids(ranking.nearest(k)) == "".join(f"c{row}" for row in expected[:k])
     again = Ranking(loaded, query, loaded.shown)
     assert ids(again.nearest(k)) == "".join(f"c{row}" for row in expected[:k])

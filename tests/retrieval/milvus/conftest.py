@@ -1,0 +1,79 @@
+"""A Milvus server for these tests alone, and stores whose vectors it holds."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from medshadow.retrieval import MilvusSearch
+
+TOKEN = "root:Milvus"  # that of every new server
+# What an administrator sets so that a dropped collection leaves the disk soon.
+SETTINGS = {
+    "DATACOORD_GC_INTERVAL": "1",
+    "DATACOORD_GC_DROPTOLERANCE": "1",
+    "DATACOORD_GC_MISSINGTOLERANCE": "1",
+    "LOG_LEVEL": "error",
+}
+
+
+@pytest.fixture(scope="session")
+def milvus_server(integration, tmp_path_factory):
+    """A server that asks for a token: ``uri``, ``token`` and ``folder``, where its data are."""
+    found = Path(sys.executable).with_name("milvus-server")
+    command = os.environ.get("MEDSHADOW_MILVUS_SERVER") or (str(found) if found.exists() else None)
+    integration(
+        command is not None and find_spec("pymilvus") is not None,
+        "no Milvus server or no pymilvus; pip install milvus==2.3.5 'medshadow[milvus]'",
+    )
+    folder = tmp_path_factory.mktemp("milvus")
+    with (folder / "output.log").open("wb") as output:
+        process = subprocess.Popen(
+            [command, "--data", str(folder), "--authorization-enabled", "true"],
+            env={**os.environ, **SETTINGS, "PYTHONUNBUFFERED": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield SimpleNamespace(uri=_address(process, folder), token=TOKEN, folder=folder / "data")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def _address(process, folder):
+    """Where the server answers, once it does."""
+    give_up = time.monotonic() + 120
+    while "Ctrl+C to exit" not in (folder / "output.log").read_text():
+        assert process.poll() is None, (folder / "output.log").read_text()
+        assert time.monotonic() < give_up, (
+            "Milvus has not started within two minutes; does another one run on this machine?"
+        )
+        time.sleep(0.2)
+    settings = (folder / "configs" / "milvus.yaml").read_text()
+    port = re.search(r"^proxy:.*?^  port: (\d+)", settings, re.MULTILINE | re.DOTALL)[1]
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def milvus(milvus_server):
+    """Opens searches of stores in Milvus; they and their collections are gone after the test."""
+    opened = []
+
+    def open_search(store, **options):
+        opened.append(MilvusSearch(store, milvus_server.uri, milvus_server.token, **options))
+        return opened[-1]
+
+    yield open_search
+    for search in opened:
+        search.close()

@@ -1,0 +1,120 @@
+"""Searches in Milvus find what exact searches in process find."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medshadow.errors import StoreError
+from medshadow.retrieval import CaseStore, ExactSearch, milvus_vectors
+
+WHERE = [None, "sex=female", "age>=50", "label=mel and sex!=male", "labels=df", "age>100"]
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def some_cases(rng, names, groups, dim):
+    """Cases of which many tie, some have several labels, and some values are missing."""
+    n = len(names)
+    frame = pd.DataFrame({"case_id": names})
+    # A few groups hold most cases.
+    frame["group"] = np.minimum(rng.geometric(0.15, n), groups).astype(str)
+    frame["label"] = rng.choice(["nv", "mel", "bcc"], n)
+    frame["labels"] = [
+        frozenset({label}) | ({"df"} if rng.random() < 0.2 else set()) for label in frame["label"]
+    ]
+    frame["sex"] = rng.choice(["female", "male", None], n)
+    frame["age"] = rng.choice([20.0, 50.0, 90.0, np.nan], n)
+    return frame, unit(rng.integers(-1, 2, (n, dim)) + 0.01 * rng.integers(0, 2, (n, dim)) + 0.1)
+
+
+@pytest.fixture
+def settings(settings):
+    return settings | {"embedding_dim": 6}
+
+
+@pytest.fixture
+def store(tmp_path, settings):
+    with CaseStore.create(tmp_path / "cases.db", **settings) as opened:
+        yield opened
+
+
+def everything(search, query, where=None, excluded=(), k=16):
+    ranking = search.rank(query, where, excluded)
+    return (
+        ranking.nearest(k),
+        ranking.nearest_with({"mel"}),
+        ranking.nearest_with({"none"}),
+        ranking.groups,
+        ranking.cases,
+        ranking.archive_groups,
+    )
+
+
+def assert_same(search, exact, rng, queries=4):
+    for query in unit(rng.normal(size=(queries, 6))):
+        for where in WHERE:
+            for k, excluded in ((1, ()), (5, ["1", "3"]), (500, ())):
+                expected = everything(exact, query, where, excluded, k)
+                assert everything(search, query, where, excluded, k) == expected
+                assert len(expected[0]) == min(k, expected[3])
+
+
+@pytest.mark.parametrize(("seed", "cases"), [(0, 1), (1, 40), (2, 700)])
+def test_finds_what_exact_search_finds(store, milvus, seed, cases):
+    rng = np.random.default_rng(seed)
+    names = [f"c{i}" for i in range(cases)]
+    store.add(*some_cases(rng, names, 60, 6), model_digest="m1")
+    if cases > 9:
+        store.set_consent(names[3:9], "suspended")
+    assert_same(milvus(store), ExactSearch(store), rng)
+
+
+def test_finds_what_exact_search_finds_beyond_what_milvus_gives_at_once(store, milvus, monkeypatch):
+    monkeypatch.setattr(milvus_vectors, "MOST_HITS", 64)
+    monkeypatch.setattr(milvus_vectors, "_KEYS_AT_ONCE", 20)
+    monkeypatch.setattr(milvus_vectors, "_SPAN", 48)
+    rng = np.random.default_rng(4)
+    store.add(*some_cases(rng, [f"c{i}" for i in range(500)], 90, 6), model_digest="m1")
+    assert_same(milvus(store), ExactSearch(store), rng, queries=2)
+
+
+def test_an_empty_store(store, milvus):
+    query = unit(np.ones(6))
+    assert everything(milvus(store), query) == ([], None, None, 0, 0, 0)
+
+
+def test_the_vector_of_a_case(store, milvus):
+    frame, vectors = some_cases(np.random.default_rng(3), ["a", "b"], 2, 6)
+    store.add(frame, vectors, model_digest="m1")
+    search = milvus(store)
+    assert search.vector_of("b").tolist() == vectors[1].tolist()
+    store.set_consent("b", "suspended")
+    with pytest.raises(StoreError, match="no case 'b' that may be shown"):
+        search.vector_of("b")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_sees_every_change_at_the_next_search(store, milvus, seed):
+    rng = np.random.default_rng(seed)
+    search = milvus(store)
+    new = iter(range(1000))
+    for _ in range(16):
+        there = store.frame()["case_id"]
+        some = rng.permutation(there)[: int(rng.integers(1, 4))].tolist()
+        action = rng.choice(["add", "withdraw", "suspended", "given", "replace", "update"])
+        if action == "add" or not some:
+            names = [f"n{next(new)}" for _ in range(int(rng.integers(1, 9)))]
+            store.add(*some_cases(rng, names, 9, 6), model_digest="m1")
+        elif action == "withdraw":
+            store.withdraw(some)
+        elif action == "replace":
+            store.add(*some_cases(rng, some, 9, 6), model_digest="m1", replace=True)
+        elif action == "update":
+            store.update(some[0], label="mel", labels={"mel"})
+        else:
+            store.set_consent(some, action)
+        query = unit(rng.normal(size=6))
+        assert everything(search, query) == everything(ExactSearch(store), query), action
+    assert everything(milvus(store), query) == everything(ExactSearch(store), query)
