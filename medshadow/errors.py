@@ -39,5 +39,9 @@ class StoreError(MedShadowError, ValueError):
     """A case store refuses what it was given: another model's vectors, a case id used twice."""
 
 
+class StoreUnavailableError(MedShadowError, OSError):
+    """The database of a case store cannot be read or written now: full, locked, read-only, gone."""
+
+
 class OptionalDependencyError(MedShadowError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""

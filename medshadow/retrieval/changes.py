@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from medshadow.errors import StoreError
 from medshadow.retrieval.database import Turn
-from medshadow.retrieval.rows import checked_labels, checked_metadata
+from medshadow.retrieval.rows import can_be_kept, checked_labels, checked_metadata
 from medshadow.retrieval.schema import archive, cases, removals, thumbnails
 
 # SQLite takes a bounded number of parameters in one statement.
@@ -27,7 +27,7 @@ def parts(values: list[Any]) -> Iterator[list[Any]]:
 def numbers_of(connection: Connection, case_ids: list[str]) -> dict[str, int]:
     """The internal numbers of those case ids that are in the store."""
     found: dict[str, int] = {}
-    for part in parts(case_ids):
+    for part in parts([case_id for case_id in case_ids if can_be_kept(case_id)]):
         query = select(cases.c.case_id, cases.c.id).where(cases.c.case_id.in_(part))
         found.update((row.case_id, row.id) for row in connection.execute(query))
     return found
@@ -99,9 +99,8 @@ def retire_keys(turn: Turn, numbers: list[int]) -> None:
     """Note that the present keys of cases are no longer to be found."""
     columns = (cases.c.key, cases.c.id, cases.c.changed, literal(turn.version))
     for part in parts(numbers):
-        there = select(*columns).where(
-            cases.c.id.in_(part), cases.c.key.not_in(select(removals.c.key))
-        )
+        retired = select(removals.c.key).where(removals.c.key == cases.c.key).exists()
+        there = select(*columns).where(cases.c.id.in_(part), ~retired)
         names = ["key", "case", "made", "version"]
         turn.connection.execute(insert(removals).from_select(names, there))
 

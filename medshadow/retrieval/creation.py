@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
@@ -48,7 +48,7 @@ def make_store(url: URL, **archive: Any) -> None:
                 make_append_only(connection, table)
             keep_no_statistics(connection)
             _write_archive(connection, archive)
-    except OperationalError as error:
+    except DatabaseError as error:
         where = url.render_as_string(hide_password=True)
         raise StoreError(f"{where}: cannot be opened: {error.orig}") from error
     finally:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, create_engine, event, insert, select, update
 from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
 
-from medshadow.errors import OptionalDependencyError
+from medshadow.errors import OptionalDependencyError, StoreUnavailableError
 from medshadow.retrieval.schema import archive, trail
 
 # How long a writer waits for another before it gives up.
@@ -84,7 +85,11 @@ def store_engine(url: URL, *, foreign_keys: bool = True) -> Engine:
     Raises:
         OptionalDependencyError: the driver for PostgreSQL is not installed.
     """
-    options: dict[str, Any] = {"json_serializer": partial(json.dumps, allow_nan=False)}
+    options: dict[str, Any] = {
+        "json_serializer": partial(json.dumps, allow_nan=False),
+        # The message of an error would quote them: case ids and metadata.
+        "hide_parameters": True,
+    }
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, **options)
         event.listen(engine, "connect", partial(_prepare_sqlite, foreign_keys=foreign_keys))
@@ -123,17 +128,26 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that sees the store as of one moment, whatever others write meanwhile."""
+    """A transaction that sees the store as of one moment, whatever others write meanwhile.
+
+    Raises:
+        StoreUnavailableError: the database cannot be read now.
+    """
     if engine.dialect.name == "postgresql":
         engine = engine.execution_options(isolation_level="REPEATABLE READ")
-    with engine.begin() as connection:
+    with _told_plainly(), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine, by: str) -> Iterator[Turn]:
-    """A transaction that takes the writer's turn at once, and leaves the version as it is."""
-    with engine.execution_options(medshadow_writes=True).begin() as connection:
+    """A transaction that takes the writer's turn at once, and leaves the version as it is.
+
+    Raises:
+        StoreUnavailableError: the database cannot be written now; it is as it was before.
+    """
+    writer = engine.execution_options(medshadow_writes=True)
+    with _told_plainly(), writer.begin() as connection:
         # The lock makes writers take turns on PostgreSQL too, so that versions and keys become
         # visible in their order; SQLite needs and knows none.
         query = select(archive.c.version, archive.c.salt).with_for_update()
@@ -147,3 +161,17 @@ def changing(engine: Engine, by: str) -> Iterator[Turn]:
     with writing(engine, by) as turn:
         turn.connection.execute(update(archive).values(version=archive.c.version + 1))
         yield turn._replace(version=turn.version + 1)
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Name what a database or its disk refuses, without the statement and what was in it."""
+    try:
+        yield
+    except (DataError, IntegrityError, ProgrammingError):
+        raise
+    except DatabaseError as error:
+        reason = str(error.orig).partition("\n")[0]
+        raise StoreUnavailableError(
+            f"the case store cannot be read or written now: {reason}"
+        ) from None

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from medshadow.retrieval import schema
 from medshadow.retrieval.database import reading
+from medshadow.retrieval.rows import can_be_kept
 
 if TYPE_CHECKING:
     from medshadow.retrieval.store import CaseStore
@@ -57,11 +58,12 @@ def may_be_shown(store: CaseStore, case_ids: Iterable[str]) -> dict[str, bytes |
         store: the cases.
         case_ids: some hundred at most.
     """
+    asked = [case_id for case_id in case_ids if can_be_kept(case_id)]
     joined = schema.cases.join(schema.thumbnails, isouter=True)
     query = (
         select(schema.cases.c.case_id, schema.thumbnails.c.jpeg)
         .select_from(joined)
-        .where(schema.cases.c.case_id.in_(list(case_ids)), schema.cases.c.consent == "given")
+        .where(schema.cases.c.case_id.in_(asked), schema.cases.c.consent == "given")
     )
     with reading(store._engine) as connection:
         return {row.case_id: row.jpeg for row in connection.execute(query)}

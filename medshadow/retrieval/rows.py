@@ -19,6 +19,8 @@ REQUIRED = ("case_id", "group", "label")
 # Names that the store's own frame uses.
 _RESERVED = ("consent", "added")
 UNIT_TOLERANCE = 1e-4
+# PostgreSQL's indexes take no more than 2,704 bytes, and a character is four of them at most.
+_LONGEST_ID = 512
 
 
 def checked_embeddings(embeddings: Any, ids: list[str], dim: int) -> np.ndarray:
@@ -51,9 +53,9 @@ def checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns a store keeps, in its order: ids, group, label, labels, then metadata.
 
     Raises:
-        StoreError: a column is missing or has a reserved name, a value is empty, a case id stands
-            twice, a label set is no set or lacks the case's label, or a metadata column names image
-            files.
+        StoreError: a column is missing or has a reserved name, a value is empty, longer than 512
+            characters or no text that a database keeps, a case id stands twice, a label set is no
+            set or lacks the case's label, or a metadata column names image files.
     """
     missing = [c for c in REQUIRED if c not in frame.columns]
     if missing:
@@ -63,9 +65,9 @@ def checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
         raise StoreError(f"cases: columns {reserved} have names that the store itself uses")
     frame = frame.reset_index(drop=True)
     for column in REQUIRED:
-        empty = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
-        if empty.any():
-            raise StoreError(f"cases: column {column!r} is empty in row {int(empty.idxmax())}")
+        for row, value in enumerate(frame[column]):
+            text = "" if pd.isna(value) else str(value)
+            checked_name(text, f"cases: column {column!r} in row {row}")
     frame = frame.assign(**{c: frame[c].astype(str) for c in REQUIRED})
     twice = frame["case_id"].duplicated()
     if twice.any():
@@ -90,6 +92,43 @@ def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
+def checked_name(value: str, where: str) -> str:
+    """A case id, group or label as given, if every database keeps it.
+
+    Raises:
+        StoreError: it is empty, too long, or holds a character that cannot be written; the message
+            begins with ``where``.
+    """
+    if not value.strip():
+        raise StoreError(f"{where} is empty")
+    if len(value) > _LONGEST_ID:
+        raise StoreError(f"{where} has {len(value)} characters; expected {_LONGEST_ID} at most")
+    return _checked_text(value, where)
+
+
+def can_be_kept(value: str) -> bool:
+    r"""Whether every database keeps a text.
+
+    PostgreSQL keeps no zero character, and half of a surrogate pair (of a file name, or of JSON) is
+    no UTF-8.
+
+    Example:
+        >>> can_be_kept("naïve ☃"), can_be_kept("a\x00b"), can_be_kept("\ud800")
+        (True, False, False)
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in value
+
+
+def _checked_text(value: str, where: str) -> str:
+    if not can_be_kept(value):
+        raise StoreError(f"{where} holds a character that cannot be kept: {value[:40]!r}")
+    return value
+
+
 def checked_labels(case_id: str, label: str, labels: Any) -> list[str]:
     """A case's label set as it is stored: in alphabetical order.
 
@@ -101,7 +140,7 @@ def checked_labels(case_id: str, label: str, labels: Any) -> list[str]:
             f"case {case_id!r}: labels must be a set that holds its label {label!r}; "
             f"found {labels!r}"
         )
-    return sorted(str(each) for each in labels)
+    return sorted(checked_name(str(each), f"case {case_id!r}: a label") for each in labels)
 
 
 def checked_metadata(case_id: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +191,9 @@ def _plain(value: Any, column: str, case_id: str) -> str | bool | int | float | 
         return None
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, str | bool | int) or (isinstance(value, float) and np.isfinite(value)):
+    if isinstance(value, str):
+        return _checked_text(value, f"case {case_id!r}: column {column!r}")
+    if isinstance(value, bool | int) or (isinstance(value, float) and np.isfinite(value)):
         return value
     raise StoreError(
         f"case {case_id!r}: column {column!r} holds {value!r}; expected text, a finite number, "

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from medshadow.errors import StoreError
 from medshadow.retrieval.changes import numbers_of, parts
 from medshadow.retrieval.database import Turn
+from medshadow.retrieval.rows import can_be_kept
 from medshadow.retrieval.schema import cases, tombstones, trail
 
 WITHDRAWN = "withdrawn"
@@ -66,7 +67,11 @@ def record_lookup(turn: Turn, query_digest: str, shown: Sequence[str]) -> None:
 
 def withdrawn_numbers(connection: Connection, salt: bytes, case_ids: list[str]) -> dict[str, int]:
     """Which of some case ids were withdrawn once, and the number that each had."""
-    id_of = {keyed_digest(salt, "case", case_id.encode()): case_id for case_id in case_ids}
+    id_of = {
+        keyed_digest(salt, "case", case_id.encode()): case_id
+        for case_id in case_ids
+        if can_be_kept(case_id)
+    }
     found: dict[str, int] = {}
     for part in parts(list(id_of)):
         query = select(tombstones.c.digest, tombstones.c.case)

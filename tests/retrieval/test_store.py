@@ -102,7 +102,7 @@ def test_refuses_vectors_of_another_model(store, some):
     [
         (lambda f: f.drop(columns="group"), r"missing columns \['group'\]"),
         (lambda f: f.assign(case_id="c0"), "case_id 'c0' stands twice"),
-        (lambda f: f.assign(group=["g", " "]), "'group' is empty in row 1"),
+        (lambda f: f.assign(group=["g", " "]), "'group' in row 1 is empty"),
         (lambda f: f.assign(consent="given"), r"columns \['consent'\] have names"),
         (lambda f: f.assign(size=[1.0, float("inf")]), "'c1': column 'size' holds inf"),
         (lambda f: f.assign(box=[[1], [2]]), "'c0': column 'box' holds"),

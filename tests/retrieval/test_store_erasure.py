@@ -102,7 +102,7 @@ def test_a_withdrawal_cut_short_is_finished_at_the_next_opening(store, tmp_path,
     fill_with_pictures(store, some)
     secrets = put_secret(store, some)
 
-    def cut_short(_engine):
+    def cut_short(_engine, _patience):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -120,7 +120,7 @@ def test_a_withdrawal_cut_short_is_finished_at_the_next_opening(store, tmp_path,
 def test_a_withdrawal_that_cannot_erase_says_so(store, tmp_path, some, monkeypatch, caplog):
     some.fill(store, 2)
 
-    def full(_engine):
+    def full(_engine, _patience):
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:

@@ -1,5 +1,4 @@
 import importlib.util
-import json
 import os
 import signal
 import sqlite3
@@ -113,69 +112,6 @@ def test_killed_while_adding_keeps_the_batches_before(any_store, database):
         assert after.frame()["case_id"].tolist() == [f"c{i}" for i in range(20)]
         assert after.thumbnail("c19") is not None
         assert after.verify() == []
-
-
-KILLS = """
-    import json, os, random, signal, sys, time
-    import numpy as np, pandas as pd
-    from medshadow.retrieval import CaseStore, jpeg_thumbnail
-
-    # Forked, because starting Python takes longer than the import itself.
-    def import_until_killed(path, acknowledge):
-        store = CaseStore(path)
-        ids = [f"c{i}" for i in range(400)]
-        cases = pd.DataFrame({"case_id": ids, "group": ids, "label": "nv"})
-        vectors = np.tile(np.float32([1, 0, 0, 0]), (400, 1))
-        jpeg = jpeg_thumbnail(np.zeros((6, 8, 3), dtype=np.uint8))
-        os.write(acknowledge, b"0\\n")
-        for last in range(len(store) + 4, 401, 4):
-            store.add(cases[:last], vectors[:last], model_digest="m1", resume=True, batch_size=3,
-                      thumbnails=[jpeg] * last, by="import")
-            os.write(acknowledge, f"{last}\\n".encode())
-
-    path, seed = sys.argv[1], int(sys.argv[2])
-    draw = random.Random(seed)
-    for kill in range(20):
-        told, acknowledge = os.pipe()
-        child = os.fork()
-        if child == 0:
-            import_until_killed(path, acknowledge)
-            os._exit(0)
-        os.close(acknowledge)
-        # Anywhere from the first batch to the fourth: how long one takes is the disk's to say.
-        lines, batches = b"", draw.randrange(4)
-        while lines.count(b"\\n") <= batches:
-            lines += os.read(told, 100)
-        time.sleep(draw.uniform(0, 0.05))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        while part := os.read(told, 65536):
-            lines += part
-        os.close(told)
-        acknowledged = int(lines.split()[-1])
-        with CaseStore(path) as store:
-            kept = store.frame()["case_id"].tolist()
-            whole = sum(store.thumbnail(case_id) is not None for case_id in kept)
-            print(json.dumps({"killed": os.WIFSIGNALED(status), "acknowledged": acknowledged,
-                              "kept": kept, "whole": whole, "wrong": store.verify()}))
-"""
-
-
-def test_twenty_kills_lose_no_acknowledged_case(store, tmp_path):
-    store.close()
-    done = run(KILLS, tmp_path / "cases.db", 11)
-    assert done.returncode == 0, done.stderr
-    rounds = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rounds) == 20
-    before = 0
-    for one in rounds:
-        assert len(one["kept"]) >= max(one["acknowledged"], before)
-        assert one["kept"] == [f"c{i}" for i in range(len(one["kept"]))]
-        assert one["whole"] == len(one["kept"])
-        assert one["wrong"] == []
-        before = len(one["kept"])
-    assert all(one["killed"] for one in rounds)
-    assert sum(one["acknowledged"] > 0 for one in rounds) >= 8
 
 
 def test_a_server_that_does_not_answer(integration, settings):
