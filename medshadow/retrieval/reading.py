@@ -17,6 +17,7 @@ from medshadow.retrieval import schema
 from medshadow.retrieval.backup import backup_store
 from medshadow.retrieval.database import reading, store_engine, store_url
 from medshadow.retrieval.erasure import finish_erasure, read_withdrawn
+from medshadow.retrieval.rows import can_be_kept
 from medshadow.retrieval.snapshot import (
     Changes,
     Snapshot,
@@ -34,6 +35,8 @@ from medshadow.retrieval.trail import (
 from medshadow.retrieval.verify import problems
 
 _log = logging.getLogger(__name__)
+# Opening a store waits no longer for readers that keep the bytes of withdrawn cases.
+_PATIENCE_SECONDS = 1.0
 
 
 class StoreReader:
@@ -156,8 +159,11 @@ class StoreReader:
         """
         c = schema.cases.join(schema.thumbnails, isouter=True)
         query = select(schema.thumbnails.c.jpeg).select_from(c)
-        with reading(self._engine) as connection:
-            row = connection.execute(query.where(schema.cases.c.case_id == case_id)).one_or_none()
+        row = None
+        if can_be_kept(case_id):
+            with reading(self._engine) as connection:
+                here = query.where(schema.cases.c.case_id == case_id)
+                row = connection.execute(here).one_or_none()
         if row is None:
             raise StoreError(f"{self._where}: no case {case_id!r}")
         jpeg: bytes | None = row.jpeg
@@ -240,7 +246,7 @@ class StoreReader:
 
 def _finish_erasure(engine: Engine, vectors_path: Path | None) -> None:
     try:
-        finish_erasure(engine, vectors_path)
+        finish_erasure(engine, vectors_path, _PATIENCE_SECONDS)
     except StoreError as error:
         # What can be looked up is right all the same: the cases themselves are gone.
         _log.warning("%s", error)
@@ -248,7 +254,7 @@ def _finish_erasure(engine: Engine, vectors_path: Path | None) -> None:
 
 def _read_archive(engine: Engine, where: str) -> Any:
     try:
-        with reading(engine) as connection:
+        with engine.begin() as connection:
             if not inspect(connection).has_table("archive"):
                 raise StoreError(f"{where}: not a case store: it has no table 'archive'")
             version = connection.scalar(select(schema.archive.c.schema_version))
