@@ -175,4 +175,5 @@ def way_of_counting(request: pytest.FixtureRequest) -> Iterator[str]:
         patch.setattr(fused, "FUSED_FROM", math.inf if request.param == "torch" else 0)
         if request.param == "as on GPUs":
             patch.setattr(counting, "OWN_WAYS", frozenset())
+            patch.setattr(counting, "_COMPARE_EACH", 0)  # tests have few positives an anchor
         yield request.param

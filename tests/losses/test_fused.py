@@ -132,6 +132,12 @@ def counts_of(rows, labels):
     return closeness, selection.count(tile)
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", True), ("cuda", False), ("mps", False)])
+def test_only_batches_on_the_cpu_are_counted_by_the_loops(device, expected):
+    assert fused.counts_fused(torch.device(device), 2**10, 2**10) is expected
+    assert counting.has_own_ways(torch.device(device)) is expected
+
+
 def test_small_batches_do_not_load_the_loops():
     code = (
         "import sys, torch\n"
