@@ -40,6 +40,8 @@ class Mirror:
 
     Attributes:
         name: the collection, which is another one after a withdrawal.
+        doubtful: whether the server failed to answer meanwhile, and may have lost what it had not
+            written to its disk: to be followed before it is asked again.
 
     Raises:
         StoreError: the server does not answer, or refuses.
@@ -55,7 +57,26 @@ class Mirror:
         self._lock = RLock()
         self._eraser: Thread | None = None
         self.name, self._stamp, self._version = "", "", -1
+        self.doubtful = False
         self.renew()
+
+    def nearest(
+        self, query: np.ndarray, limit: int, where: str = ""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`MilvusServer.nearest`, of the collection there is.
+
+        Raises:
+            StoreError: as the class says.
+        """
+        name = self.name
+        try:
+            return self.server.nearest(name, query, limit, where)
+        except CollectionGoneError:
+            self.renew(name)
+            return self.server.nearest(self.name, query, limit, where)
+        except StoreError:
+            self.doubtful = True
+            raise
 
     def renew(self, failed: str = "") -> None:
         """Take the collection that is complete, or fill one.
@@ -82,8 +103,9 @@ class Mirror:
         """
         with self._lock:
             changes = self._store.changes_since(self._version)
-            if changes is None:
+            if changes is None or self.doubtful:
                 self._take_or_fill()
+                self.doubtful = False
                 return
             try:
                 self._put_missing(self.name, changes.added)
@@ -96,7 +118,7 @@ class Mirror:
                 self._eraser.start()
 
     def check(self) -> None:
-        """Make sure that the collection is there.
+        """Make sure that the collection is there, and go on erasing where that had failed.
 
         Raises:
             StoreError: as the class says.
@@ -106,6 +128,7 @@ class Mirror:
             self.server.fits(name, self._store.embedding_dim)
         except CollectionGoneError:
             self.renew(name)
+        self.follow()
 
     def close(self) -> None:
         """Wait until withdrawn cases are erased, and close the connection."""
@@ -187,7 +210,7 @@ class Mirror:
             return None
         missing = ~np.isin(keys, there)
         self._put(name, keys[missing], marks[missing])
-        self.server.settle(name)
+        self.server.settle(name, self._store.embedding_dim)
         return snapshot.version
 
     def _put_missing(self, name: str, added: Snapshot) -> None:
@@ -197,7 +220,7 @@ class Mirror:
         there, found = self.server.marks(name, int(keys[0]), int(keys[-1]))
         missing = ~np.isin(keys, there[np.isin(found, marks)])
         self._put(name, keys[missing], marks[missing])
-        self.server.settle(name)
+        self.server.settle(name, self._store.embedding_dim)
 
     def _put(self, name: str, keys: np.ndarray, marks: np.ndarray) -> None:
         for first in range(0, len(keys), _ROWS_AT_ONCE):

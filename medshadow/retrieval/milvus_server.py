@@ -5,7 +5,7 @@ case. Their index is FLAT: every vector is compared, so nothing is lost, with a 
 
 What a collection holds is asked with Strong consistency, which waits for everything that anybody
 wrote before, up to 200 ms. Searches then ask to see at least what was there at that time: Session
-consistency, after a write of their own that changes nothing. It costs no waiting.
+consistency, after a write of this process that says nothing. It costs no waiting.
 """
 
 from __future__ import annotations
@@ -157,10 +157,12 @@ class MilvusServer:
         found, at = np.unique(np.concatenate(keys), return_index=True)
         return found, np.concatenate(marks)[at]
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str, dim: int) -> None:
         """Let later searches of this process see everything that was in a collection before."""
-        # No case has this key. The server's time of this write is what searches then wait for.
-        self._ask(self._client.delete, name, filter=f"{_KEY} in [0]")
+        # No case has this key. The server's time of this write is what searches then wait for; that
+        # of a deletion is none to Milvus 2.3.
+        no_case = np.zeros(1, np.int64)
+        self.put(name, no_case, no_case, np.eye(1, dim, dtype=np.float32))
 
     def beyond(self, name: str, key: int) -> int:
         """How many keys in a collection lie above one, counted up to ``MOST_HITS``."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from medshadow.errors import StoreError
 from medshadow.retrieval.milvus_mirror import Mirror
-from medshadow.retrieval.milvus_server import MOST_HITS, CollectionGoneError, between, one_of
+from medshadow.retrieval.milvus_server import MOST_HITS, between, one_of
 from medshadow.retrieval.rows import UNIT_TOLERANCE
 from medshadow.retrieval.similarities import LOWEST
 from medshadow.retrieval.snapshot import Snapshot
@@ -59,12 +59,7 @@ class MilvusVectors:
         Raises:
             StoreError: the server does not answer.
         """
-        name = self.mirror.name
-        try:
-            keys, found = self.mirror.server.nearest(name, query, limit, where)
-        except CollectionGoneError:
-            self.mirror.renew(name)
-            keys, found = self.mirror.server.nearest(self.mirror.name, query, limit, where)
+        keys, found = self.mirror.nearest(query, limit, where)
         rows = np.searchsorted(self.keys, keys)
         rows[rows == len(self.keys)] = 0
         return np.where(self.keys[rows] == keys, rows, -1), found

@@ -195,7 +195,6 @@ class MilvusSearch(Search):
     def check(self) -> None:
         """As :meth:`Search.check`; whether Milvus answers too, and holds no withdrawn case."""
         super().check()
-        self._mirror.follow()
         self._mirror.check()
 
     def close(self) -> None:
@@ -213,6 +212,11 @@ class MilvusSearch(Search):
         later = super()._caught_up(loaded)
         self._mirror.follow()
         return later
+
+    def _current(self) -> LoadedCases:
+        if self._mirror.doubtful:
+            self._mirror.follow()
+        return super()._current()
 
 
 def _checked_query(query: np.ndarray, dim: int) -> np.ndarray:

@@ -16,11 +16,19 @@ import pytest
 from medshadow.retrieval import MilvusSearch
 
 TOKEN = "root:Milvus"  # that of every new server
-# What an administrator sets so that a dropped collection leaves the disk soon.
 SETTINGS = {
+    # What an administrator sets so that a dropped collection leaves the disk, here at once.
     "DATACOORD_GC_INTERVAL": "1",
     "DATACOORD_GC_DROPTOLERANCE": "1",
     "DATACOORD_GC_MISSINGTOLERANCE": "1",
+    "ROCKSMQ_RETENTIONTIMEINMINUTES": "0",
+    "ROCKSMQ_ROCKSMQPAGESIZE": "4096",
+    "ROCKSMQ_TIMTICKERINTERVAL": "2",
+    "ROCKSMQ_COMPACTIONINTERVAL": "2",
+    # So that a test need not wait for the next look of one part at another.
+    "PROXY_TIMETICKINTERVAL": "50",
+    "QUERYCOORD_CHECKINTERVAL": "100",
+    "QUERYCOORD_DISTPULLINTERVAL": "100",
     "LOG_LEVEL": "error",
 }
 
