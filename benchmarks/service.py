@@ -1,9 +1,11 @@
 """How long users of the service wait, and whether it stays as it is for as long as they ask.
 
 The service is the command itself (`medshadow serve`), over a store of drawn cases whose vectors are
-random and a network of the usual size; the users are locust's, on the same machine and without a
-pause between two questions. First one user looks images up, then several also refine and have
-explained what they found. Answers must be whole: 16 hits with their pictures.
+random and a network of the usual size, calibrated on drawn lesions so that every image's kind and
+quality are judged; the users are locust's, on the same machine and without a pause between two
+questions. First one user looks images up, then several also refine and have explained what they
+found. Answers must be whole: 16 hits with their pictures. Meanwhile the memory of the service is
+looked at every two seconds.
 
     python benchmarks/service.py --cases 10000 --users 8 --seconds 300
 """
@@ -19,7 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -29,14 +34,17 @@ import psutil
 from measuring import installed
 from PIL import Image
 
-from medshadow.data import write_phantoms
+from medshadow.data import CaseTable, write_phantoms
 from medshadow.networks import Embedder, backbone
-from medshadow.retrieval import CaseStore, jpeg_thumbnail
+from medshadow.retrieval import CaseStore, calibrate, jpeg_thumbnail
+from medshadow.retrieval.encoders import best_encoder
 
 SINGLE_P95_MS = 350
 _HERE = Path(__file__).parent
 _COMMAND = "from medshadow.cli import main; main()"
 _SIZE = (600, 450)
+_QUERIES = 40
+_EVERY_SECONDS = 2
 
 
 def main() -> None:
@@ -60,7 +68,7 @@ def main() -> None:
 
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """Serve an archive from a folder, and have users ask it."""
-    make_images(folder / "images")
+    make_images(folder)
     make_archive(folder, options)
     port = _free_port()
     environment = {
@@ -83,26 +91,58 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             p95 = float(rows["/api/lookup"]["95%"])
             process = psutil.Process(server.pid)
             ask(folder, port, environment, options.users, 20, mixed=True, quiet=True)
-            before = process.memory_info().rss
-            ask(folder, port, environment, options.users, options.seconds, mixed=True)
-            after = process.memory_info().rss
+            with memory_of(process) as megabytes:
+                ask(folder, port, environment, options.users, options.seconds, mixed=True)
         finally:
             server.terminate()
             server.wait(60)
     print(f"one user: p95 {p95:.0f} ms; {SINGLE_P95_MS} ms expected at most")
+    minutes = np.arange(len(megabytes)) * _EVERY_SECONDS / 60
+    slope = np.polyfit(minutes, megabytes, 1)[0]
     print(
-        f"memory of the service: {before / 1e6:.0f} MB after a warm-up, {after / 1e6:.0f} MB after "
-        f"{options.seconds} s of {options.users} users"
+        f"memory of the service in {options.seconds} s of {options.users} users, after a warm-up: "
+        f"{megabytes[0]:.0f} MB at first, {max(megabytes):.0f} MB at most, {megabytes[-1]:.0f} MB "
+        f"at the end, {slope:+.2f} MB a minute (least squares of {len(megabytes)} samples)"
     )
 
 
+@contextmanager
+def memory_of(process: psutil.Process) -> Iterator[list[float]]:
+    """The resident memory of a process in MB, looked at every two seconds from now on."""
+    megabytes = [process.memory_info().rss / 1e6]
+    over = Event()
+
+    def look() -> None:
+        while not over.wait(_EVERY_SECONDS):
+            megabytes.append(process.memory_info().rss / 1e6)
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        yield megabytes
+    finally:
+        over.set()
+        looking.join()
+
+
 def make_images(folder: Path) -> None:
-    """Forty drawn lesions as JPEG files of the size that HAM10000's have."""
-    drawn = write_phantoms(folder.parent / "phantoms", lesions=40, progress=False)
-    folder.mkdir()
-    for number, path in enumerate(sorted(Path(drawn).rglob("*.jpg"))[:40]):
+    """Drawn lesions of the size that HAM10000's have: queries in ``images``, others beside it."""
+    drawn = write_phantoms(folder / "phantoms", lesions=100, progress=False)
+    for name in ("images", "known", "held_out"):
+        (folder / name).mkdir()
+    for number, path in enumerate(sorted(Path(drawn).rglob("*.jpg"))):
+        name = "images" if number < _QUERIES else ("known", "held_out")[number % 2]
         with Image.open(path) as image:
-            image.convert("RGB").resize(_SIZE).save(folder / f"{number:02}.jpg", quality=90)
+            resized = image.convert("RGB").resize(_SIZE)
+        resized.save(folder / name / f"{number:03}.jpg", quality=90)
+
+
+def drawn_cases(folder: Path) -> CaseTable:
+    """The images of a folder as cases, every other one malignant."""
+    frame = pd.DataFrame({"image": sorted(map(str, folder.glob("*.jpg")))})
+    frame["case_id"] = frame["group"] = [f"drawn{number}" for number in range(len(frame))]
+    frame["label"] = ["mel" if number % 2 else "nv" for number in range(len(frame))]
+    return CaseTable(frame, "drawn")
 
 
 def make_archive(folder: Path, options: argparse.Namespace) -> None:
@@ -137,6 +177,10 @@ def make_archive(folder: Path, options: argparse.Namespace) -> None:
     ) as store:  # fmt: skip
         thumbnails = (pictures[number % len(pictures)] for number in numbers)
         store.add(frame, vectors, model_digest=embedder.digest, thumbnails=thumbnails)
+        calibrate(
+            store, embedder, drawn_cases(folder / "known"), drawn_cases(folder / "held_out"),
+            encoder=best_encoder(embedder, threads=1), progress=False,
+        )  # fmt: skip
 
 
 def ask(
