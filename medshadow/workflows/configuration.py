@@ -9,10 +9,6 @@ from typing import Any
 import yaml
 
 from medshadow.errors import DataError
-from medshadow.workflows.output import OutputFolder
-
-# Folders of this machine, which need not go to a tracking server.
-_PLACES = ("data_dir", "output_dir")
 
 
 def run_config(config: str | Path, **values: Any) -> Any:
@@ -42,8 +38,6 @@ def run_config(config: str | Path, **values: Any) -> Any:
         raise DataError(f"{path}: not YAML: {error}") from error
     _set_values(parser, path, values)
     try:
-        output: OutputFolder = parser.get_parsed_content("output")
-        output.config.write_text(_resolved(parser.config))
         return parser.get_parsed_content("run")[-1]
     except RuntimeError as error:
         raise _first_cause(error) from None
@@ -84,8 +78,3 @@ def _first_cause(error: BaseException) -> BaseException:
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _resolved(config: Mapping[str, Any]) -> str:
-    shown = {key: "(not recorded)" if key in _PLACES else v for key, v in config.items()}
-    return yaml.safe_dump(shown, sort_keys=False)

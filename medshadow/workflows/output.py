@@ -10,7 +10,7 @@ from medshadow.tracking import check_tracking, tracking_uri
 
 # What a run leaves behind once it has begun; a start that failed on its data leaves none of it.
 RESULTS = (
-    *("audit.json", "splits.csv", "metrics.json", "mlflow_run_id.txt"),
+    *("audit.json", "splits.csv", "config.yaml", "metrics.json", "mlflow_run_id.txt"),
     *("model", "figures", "checkpoints"),
     *("cases.db", "cases.db-wal", "cases.db-shm", "cases.db.vectors", "cases.db.vectors.lock"),
 )

@@ -17,6 +17,8 @@ from medshadow.training import FinalHead, MetricTrainer
 from medshadow.workflows import evaluation as ev
 from medshadow.workflows.building import build_store
 from medshadow.workflows.output import OutputFolder
+from medshadow.workflows.preparation import data_digest
+from medshadow.workflows.resolution import running_configuration
 from medshadow.workflows.summary import Summary
 
 logger = logging.getLogger(__name__)
@@ -85,15 +87,19 @@ class Pipeline:
     def _record_settings(self, tracked: TrackedRun) -> None:
         data = {
             "data/name": self.table.name,
-            "data/digest": self.table.digest,
+            "data/digest": data_digest(self.table, self.output),
             "data/cases": len(self.table),
             "data/left_out": len(self.table.left_out),
             "precision": str(self.trainer.dtype).removeprefix("torch."),
             "device": str(self.trainer.device),
         }
         tracked.parameters({**data, **self._parameters})
-        written = [self.output.splits, self.output.audit, self.output.config]
+        written = [self.output.splits, self.output.audit]
         tracked.artifacts([path for path in written if path.is_file()])
+        configuration = running_configuration()
+        if configuration is not None:
+            self.output.config.write_text(configuration)
+            tracked.artifacts([self.output.config])
 
     def _baselines(self) -> dict[str, float]:
         """The frozen backbone's and the majority class's figures, kept for a resumed run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -56,22 +57,36 @@ def prepare_cases(
     return table
 
 
+def data_digest(table: CaseTable, output: OutputFolder) -> str:
+    """SHA-256 of a table's rows and of the bytes of its image files: the data of a tracked run.
+
+    Where the output folder has an audit, the files were read for it and are not read again; what it
+    tells covers the cases that were left out since, too.
+    """
+    content = ""
+    if output.audit.is_file():
+        content = json.loads(output.audit.read_text())["content_digest"]
+    return hashlib.sha256(f"{table.digest} {content or _content(table)}".encode()).hexdigest()
+
+
 def _audited(
     cases: CaseTable, output: OutputFolder, near_duplicates: bool, progress: bool
 ) -> AuditReport:
     """Audit the cases, or take the report in the output folder if it is of the same files."""
-    digest = content_digest(zip(cases.frame["case_id"], cases.frame["image"], strict=True))
     if output.resume and output.audit.is_file():
-        known = json.loads(output.audit.read_text())
-        searched = known.get("near_duplicates") is not None
-        if known.get("content_digest") == digest and searched == near_duplicates:
-            report = AuditReport.from_dict(known)
-            if report.table_digest == cases.digest:
-                return report
+        known = AuditReport.from_dict(json.loads(output.audit.read_text()))
+        same = known.table_digest == cases.digest and known.content_digest == _content(cases)
+        if not same:
+            logger.warning("the data have changed since the run began: they are audited anew")
+        elif near_duplicates == (known.near_duplicates is not None):
+            return known
     report = audit(cases, near=near_duplicates, progress=progress)
-    found = {"content_digest": digest, **report.to_dict()}
-    output.audit.write_text(json.dumps(found, indent=2) + "\n")
+    output.audit.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     return report
+
+
+def _content(cases: CaseTable) -> str:
+    return content_digest(zip(cases.frame["case_id"], cases.frame["image"], strict=True))
 
 
 def _log_findings(cases: CaseTable, report: AuditReport) -> None:

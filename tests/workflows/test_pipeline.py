@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -128,12 +129,23 @@ def test_mlflow_holds_the_run(finished_run):
     assert (out / "mlartifacts").is_dir()
 
 
-def test_configuration_is_recorded_without_places(finished_run, phantoms):
-    out, _ = finished_run
+def test_configuration_is_recorded_resolved_and_without_places(finished_run, phantoms, tmp_path):
+    out, summary = finished_run
     text = (out / "config.yaml").read_text()
-    assert yaml.safe_load(text)["max_epochs"] == 2
     assert str(phantoms) not in text
     assert str(out) not in text
+    recorded = yaml.safe_load(text)
+    assert recorded["max_epochs"] == recorded["trainer"]["max_epochs"] == 2
+    assert recorded["scheduler"]["steps"] == 6
+    assert recorded["loader"]["transform"]["size"] == 64
+    assert recorded["pipeline"]["parameters"]["final_whitening"] == 1.0
+    assert recorded["pipeline"]["diagnosis_names"]["mel"] == "melanoma"
+    assert recorded["trainer"]["embedder"] == "@embedder"
+    assert recorded["embedder"]["_target_"] == "medshadow.networks.Embedder"
+    logged = mlflow.MlflowClient(summary.tracking_uri).download_artifacts(
+        summary.run_id, "config.yaml", tmp_path
+    )
+    assert Path(logged).read_text() == text
 
 
 def test_no_file_path_reaches_the_tracking_database_or_the_store(finished_run, phantoms):
@@ -165,17 +177,12 @@ def test_overwrite_replaces_results_and_leaves_other_files(finished_run, tmp_pat
     shutil.copytree(out, copy)
     (copy / "notes.txt").write_text("mine")
     OutputFolder(copy, overwrite=True)
-    assert {p.name for p in copy.iterdir()} == {
-        "notes.txt",
-        "config.yaml",
-        "mlflow.db",
-        "mlartifacts",
-    }
+    assert {p.name for p in copy.iterdir()} == {"notes.txt", "mlflow.db", "mlartifacts"}
 
 
 # MONAI warns that a configuration runs code; this one is ours.
 @pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
-def test_monai_runs_the_same_configuration(phantoms, tmp_path, small, finished_run):
+def test_monai_runs_the_same_configuration(phantoms, tmp_path, small, finished_run, capsys):
     from monai.bundle import run
 
     from medshadow.workflows.configuration import find_config
@@ -190,7 +197,11 @@ def test_monai_runs_the_same_configuration(phantoms, tmp_path, small, finished_r
     )
     expected = json.loads((finished_run[0] / "metrics.json").read_text())
     found = json.loads((out / "metrics.json").read_text())
-    assert found["test/recall_at_1"] == expected["test/recall_at_1"]
+    assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert (out / "config.yaml").read_text() == (finished_run[0] / "config.yaml").read_text()
+    shown = capsys.readouterr().out
+    assert "silhouette" in shown
+    assert "medshadow serve" in shown.replace("\n", "")
 
 
 def test_a_start_that_fails_on_its_data_leaves_nothing_to_overwrite(tmp_path, small):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from medshadow.data.cases import CaseTable
 from medshadow.workflows import OutputFolder, preparation, prepare_cases
+from medshadow.workflows.preparation import data_digest
 
 HALVES = {"training": 0.5, "test": 0.5}
 
@@ -82,6 +83,24 @@ def test_changed_files_are_audited_anew(cases, tmp_path, audits):
     scene(77, cut=0).save(cases.frame["image"][3])
     prepared(cases, tmp_path / "out", resume=True)
     assert len(audits) == 2
+
+
+def test_the_digest_of_the_data_covers_the_pixels_and_the_rows(cases, tmp_path, monkeypatch):
+    output = OutputFolder(tmp_path / "out")
+    table = prepare_cases(cases, output, HALVES, progress=False)
+    digest = data_digest(table, output)
+    assert digest == data_digest(table, OutputFolder(tmp_path / "never audited"))
+    assert digest != data_digest(table.merge_groups([("patient1", "patient2")]), output)
+    monkeypatch.setattr(preparation, "content_digest", pytest.fail)
+    assert digest == data_digest(table, output)  # the audit's reading serves
+    monkeypatch.undo()
+
+    with Image.open(cases.frame["image"][2]) as image:
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(cases.frame["image"][2])
+    changed = prepare_cases(cases, OutputFolder(tmp_path / "new"), HALVES, progress=False)
+    assert changed.digest == table.digest
+    assert data_digest(changed, OutputFolder(tmp_path / "new", resume=True)) != digest
 
 
 def test_a_report_without_the_search_does_not_stand_for_one_with_it(cases, tmp_path, audits):

@@ -92,11 +92,13 @@ def test_isic_2018_as_downloaded(tmp_path, ham):
     assert frame["label"].tolist() == ham.metadata["dx"].tolist()
 
 
+@pytest.mark.parametrize("place", [".", "unpacked"])
 @pytest.mark.parametrize("folder", ["HAM10000_images_part_1", "images"])
-def test_unpacked_files_come_before_their_zip_file(tmp_path, ham, folder):
-    ham.draw(tmp_path / folder, ham.ids)
-    ham.metadata.to_csv(tmp_path / "HAM10000_metadata.csv", index=False)
-    shutil.copytree(tmp_path, tmp_path / "copy")
+def test_unpacked_files_come_before_their_zip_file(tmp_path, ham, place, folder):
+    root = tmp_path / place
+    ham.draw(root / folder, ham.ids)
+    ham.metadata.to_csv(root / "HAM10000_metadata.csv", index=False)
+    shutil.copytree(root, tmp_path / "copy")
     pack(tmp_path / "copy", tmp_path / "download.zip")
     frame = ham10k_cases(tmp_path).frame
     assert frame["case_id"].tolist() == ham.ids
