@@ -212,9 +212,9 @@ async def health() -> Health:
 
 @router.get("/ready", tags=["state"], summary="The service can look images up")
 async def ready(engine: Engine) -> Health:
-    """Answers 503 while the archive cannot be read."""
+    """Answers 503 while the archive, or the Milvus that holds its vectors, cannot be read."""
     try:
-        await run_in_threadpool(lambda: engine.store.version)
+        await run_in_threadpool(engine.check)
     except Exception as error:
         # What it says can hold the archive's address; its kind is enough to look further.
         _log.warning("not ready: the archive cannot be read (%s)", type(error).__name__)

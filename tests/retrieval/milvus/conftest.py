@@ -61,11 +61,11 @@ def milvus_server(integration, tmp_path_factory):
 
 def _address(process, folder):
     """Where the server answers, once it does."""
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 240
     while "Ctrl+C to exit" not in (folder / "output.log").read_text():
         assert process.poll() is None, (folder / "output.log").read_text()
         assert time.monotonic() < give_up, (
-            "Milvus has not started within two minutes; does another one run on this machine?"
+            "Milvus has not started within four minutes; does another one run on this machine?"
         )
         time.sleep(0.2)
     settings = (folder / "configs" / "milvus.yaml").read_text()
