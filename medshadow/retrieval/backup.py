@@ -11,7 +11,7 @@ from typing import cast
 
 from sqlalchemy import Engine
 
-from medshadow.errors import StoreError
+from medshadow.errors import StoreError, StoreUnavailableError
 
 # A copy goes on from a version far beyond its original's, so that no reader of the one can take
 # the other for what it knows. Both fit into JSON's and SQLite's integers for ever.
@@ -37,6 +37,8 @@ def backup_store(engine: Engine, where: str, path: Path) -> None:
             cast(sqlite3.Connection, source.driver_connection).backup(copy)
             _begin_anew(copy)
         part.replace(path)
+    except sqlite3.Error as error:
+        raise StoreUnavailableError(f"{path} cannot be written: {error}") from None
     finally:
         for name in (part.name, f"{part.name}-wal", f"{part.name}-shm"):
             part.with_name(name).unlink(missing_ok=True)

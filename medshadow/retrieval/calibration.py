@@ -155,7 +155,11 @@ def calibrate(
     )
     for name in ("familiarity", "probability"):
         if getattr(calibration, name) is None:
-            _log.warning("no %s: too few validation cases for it (%d)", name, len(frame))
+            _log.warning(
+                "no %s: too few validation cases for it (%d), or they tell nothing",
+                name,
+                len(frame),
+            )
     store.set_calibration(calibration.to_dict(embedder.digest))
     return calibration
 

@@ -135,7 +135,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """
     if engine.dialect.name == "postgresql":
         engine = engine.execution_options(isolation_level="REPEATABLE READ")
-    with _told_plainly(), engine.begin() as connection:
+    with told_plainly(), engine.begin() as connection:
         yield connection
 
 
@@ -147,7 +147,7 @@ def writing(engine: Engine, by: str) -> Iterator[Turn]:
         StoreUnavailableError: the database cannot be written now; it is as it was before.
     """
     writer = engine.execution_options(medshadow_writes=True)
-    with _told_plainly(), writer.begin() as connection:
+    with told_plainly(), writer.begin() as connection:
         # The lock makes writers take turns on PostgreSQL too, so that versions and keys become
         # visible in their order; SQLite needs and knows none.
         query = select(archive.c.version, archive.c.salt).with_for_update()
@@ -164,8 +164,12 @@ def changing(engine: Engine, by: str) -> Iterator[Turn]:
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Name what a database or its disk refuses, without the statement and what was in it."""
+def told_plainly() -> Iterator[None]:
+    """Name what a database or its disk refuses, without the statement and what was in it.
+
+    Raises:
+        StoreUnavailableError: it is full, locked, read-only, damaged or gone.
+    """
     try:
         yield
     except (DataError, IntegrityError, ProgrammingError):

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from medshadow.errors import StoreError
 from medshadow.retrieval import schema
 from medshadow.retrieval.backup import backup_store
-from medshadow.retrieval.database import reading, store_engine, store_url
+from medshadow.retrieval.database import reading, store_engine, store_url, told_plainly
 from medshadow.retrieval.erasure import finish_erasure, read_withdrawn
 from medshadow.retrieval.rows import can_be_kept
 from medshadow.retrieval.snapshot import (
@@ -85,7 +85,7 @@ class StoreReader:
     @property
     def version(self) -> int:
         """A counter that every change of the store moves on: tells a reader to read again."""
-        with self._engine.begin() as connection:
+        with told_plainly(), self._engine.begin() as connection:
             return int(connection.scalar(select(schema.archive.c.version)) or 0)
 
     @property
@@ -229,6 +229,7 @@ class StoreReader:
 
         Raises:
             StoreError: the file exists, or the store is in PostgreSQL, which ``pg_dump`` copies.
+            StoreUnavailableError: the disk is full, or the like; no file is left then.
         """
         backup_store(self._engine, self._where, Path(path))
 

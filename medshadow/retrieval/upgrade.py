@@ -10,7 +10,7 @@ from sqlalchemy.exc import DatabaseError
 
 from medshadow.errors import StoreError
 from medshadow.retrieval.backup import backup_store
-from medshadow.retrieval.database import store_engine, store_url
+from medshadow.retrieval.database import store_engine, store_url, told_plainly
 from medshadow.retrieval.erasure import erase_leftovers
 from medshadow.retrieval.schema import SCHEMA_VERSION, archive
 
@@ -34,6 +34,7 @@ def upgrade_store(url_or_path: str | Path) -> Path | None:
         FileNotFoundError: no such SQLite file.
         StoreError: the database is no case store or one of a newer MedShadow, or the copy's file
             exists.
+        StoreUnavailableError: the disk is full, or the like; the store is as it was.
     """
     url = store_url(url_or_path)
     where = url.render_as_string(hide_password=True)
@@ -97,5 +98,6 @@ def run_migrations(connection: Connection, there: str, target: str) -> None:
 
 
 def _migrate(engine: Engine, version: int) -> None:
-    with engine.execution_options(medshadow_writes=True).begin() as connection:
+    writer = engine.execution_options(medshadow_writes=True)
+    with told_plainly(), writer.begin() as connection:
         run_migrations(connection, str(version), str(SCHEMA_VERSION))
