@@ -234,7 +234,7 @@ class ShadowLoss(nn.Module):
 
     def _check(self) -> None:
         """Raise ValueError unless the settings, which a curriculum changes, can be used."""
-        check_settings(self.margin, self.reduction, self.tile_bytes, self.positive)
+        check_settings(self.margin, self.reduction, self.tile_bytes, self.normalize, self.positive)
         if self.mining not in MININGS:
             raise ValueError(f"mining={self.mining!r}; known are: {', '.join(MININGS)}")
         rule_named(MININGS[1], self.fallback)

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 TILE_BYTES = 32 * 2**20
 REDUCTIONS = ("mean", "mean_active", "sum")
+# On the unit sphere, where a margin above 2 already keeps every triplet active.
+LARGEST_MARGIN = 1e6
 
 
 class TripletStatistics(NamedTuple):
@@ -75,8 +77,8 @@ def all_triplet_hinge(
         embeddings: S x D anchors, any floating dtype; half precisions are computed in float32.
         labels: S integers, or S x L label sets of zeros and ones. A row without any label belongs
             to no triplet.
-        margin: in units of the deviation, >= 0. On the unit sphere that is cosine distance: half
-            of FaceNet's margin on squared Euclidean distance.
+        margin: in units of the deviation, >= 0. On the unit sphere that is cosine distance, half
+            of FaceNet's margin on squared Euclidean distance, and at most 1e6.
         reduction: ``mean`` over the valid triplets, ``mean_active`` over those with a positive
             hinge, or ``sum``. 0 when there is none.
         normalize: put every row on the unit sphere first; rows of norm below 1e-12 become zero,
@@ -106,7 +108,7 @@ def all_triplet_hinge(
         >>> round(loss.item(), 4)
         0.565
     """
-    check_settings(margin, reduction, tile_bytes, positive)
+    check_settings(margin, reduction, tile_bytes, normalize, positive)
     loss, _ = triplet_hinge(
         embeddings,
         references,
@@ -130,7 +132,7 @@ def triplet_hinge(
     tile_bytes: int,
 ) -> tuple[Tensor, TripletStatistics]:
     """Hinge over the triplets of a selection, and the statistics of the walk."""
-    check_settings(margin, reduction, tile_bytes)
+    check_settings(margin, reduction, tile_bytes, normalize)
     _check_rows(embeddings, "embeddings")
     if references is not None:
         _check_rows(references, "references")
@@ -182,13 +184,22 @@ def select_triplets(
 
 
 def check_settings(
-    margin: float, reduction: str, tile_bytes: int, positive: str = POSITIVE_RULES[0]
+    margin: float,
+    reduction: str,
+    tile_bytes: int,
+    normalize: bool,
+    positive: str = POSITIVE_RULES[0],
 ) -> None:
     """Raise ValueError, naming what is known, unless the settings can be used."""
     if positive not in POSITIVE_RULES:
         raise ValueError(f"positive={positive!r}; expected one of {', '.join(POSITIVE_RULES)}")
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin={margin!r}; expected a finite number >= 0")
+    if normalize and margin > LARGEST_MARGIN:
+        raise ValueError(
+            f"margin={margin!r} with normalize=True; expected at most {LARGEST_MARGIN:g}: deviations"
+            " are at most 2 there, and beside a larger number float32 holds none of them"
+        )
     if reduction == "none":
         raise ValueError(
             "reduction='none' is not offered: the gradient is accumulated while the triplets are "

@@ -75,7 +75,9 @@ class _Walk:
         for side in rows:
             dtype = torch.promote_types(dtype, side.dtype)
         rows = [side.detach().to(dtype) for side in rows]
-        self.scale = rows[0].new_ones(()) if normalize else power_of_two(rows)
+        unscaled = rows[0].new_full((), min(margin, torch.finfo(dtype).max))
+        # Huge rows, or a huge margin, are divided by a power of two while they are computed with.
+        self.scale = rows[0].new_ones(()) if normalize else power_of_two([*rows, unscaled])
         orders = [selection.anchor_order, selection.reference_order]
         sides = [
             _Side(side, order, self.scale, normalize)
@@ -85,7 +87,7 @@ class _Walk:
         self.finite = self.anchors.finite & self.references.finite
         self.normalize = normalize
         self.selection, self.fused = selection, selection.fused
-        self.margin = margin / self.scale
+        self.margin = unscaled / self.scale
         self.compared = self.references.compared
 
         zero = torch.zeros((), device=embeddings.device)

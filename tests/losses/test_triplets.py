@@ -141,6 +141,7 @@ def test_label_sets_of_one_label_equal_single_labels(draw, draw_labels):
     [
         ({"margin": -0.1}, "margin"),
         ({"margin": float("inf")}, "margin"),
+        ({"margin": 1e7}, "expected at most 1e"),
         ({"reduction": "none"}, "not offered"),
         ({"reduction": "median"}, "mean_active"),
         ({"positive": "some"}, "any, equal"),

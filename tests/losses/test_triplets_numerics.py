@@ -111,6 +111,19 @@ def test_the_general_form_scales_with_its_embeddings(draw, power):
     torch.testing.assert_close(huge.grad * 2.0**power, small.grad, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("margin", [1e30, 1e37, 3e38, 1e300])
+def test_a_huge_margin_of_the_general_form_gives_a_finite_loss(draw, margin):
+    rows = draw(12, 3).float().requires_grad_()
+    loss = ShadowLoss(margin, normalize=False)
+    value = loss(rows, torch.arange(12) % 3)
+    value.backward()
+    expected = min(margin, torch.finfo(torch.float32).max)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    assert loss.statistics["active_fraction"] == 1
+    assert rows.grad.isfinite().all()
+    assert rows.grad.any()
+
+
 def test_short_rows_beside_huge_ones_keep_their_directions(list_triplets, draw):
     rows = draw(9, 3)
     rows[::2] *= 1e20
