@@ -11,7 +11,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from medshadow.evaluation import collapse_signs
-from medshadow.training.curriculum import MiningCurriculum
+from medshadow.training.curriculum import GENTLER, MiningCurriculum
 from medshadow.training.distributed import from_first_rank
 from medshadow.training.probe import Probe
 from medshadow.training.snapshot import copied, lower_rates, restore, take
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 POLICIES = ("warn", "stop", "rollback")
 LOSSES_KEPT = 5
-RESTART_MINING = "semihard"
 
 
 class CollapseGuard:
@@ -52,11 +51,15 @@ class CollapseGuard:
     - ``warn``: log it.
     - ``stop``: end training; the best model so far is kept. Resuming does not go on either.
     - ``rollback``: go back to the weights and optimizer of the last healthy measurement, one with
-      neither a small spread nor centroids close together, or else of the first; mine ``semihard``
-      from then on (with a ``curriculum``: begin it again); and multiply all learning rates, those
-      to come in the schedule included, by ``rate_factor``. Steps, epochs and the schedule's
-      position go on. After ``max_rollbacks`` the next collapse ends training. The healthy copy is
-      kept in memory and in every checkpoint, which grows to twice its size.
+      neither a small spread nor centroids close together, or else of the first; mine more gently;
+      and multiply all learning rates, those to come in the schedule included, by ``rate_factor``.
+      With a ``curriculum``, more gently means the stage before the one that collapsed, or the stage
+      of the healthy weights if that is earlier still; the stages after it follow again. Without
+      one, and in the first stage, "semihard" takes the place of "batch_hard" and
+      "hardest_negative", and "batch_all" that of "semihard", to the end. Steps, epochs and the
+      schedule's position go on; the trainer's ``patience`` counts anew. After ``max_rollbacks`` the
+      next collapse ends training. The healthy copy is kept in memory and in every checkpoint, which
+      grows to twice its size.
 
     Args:
         probe: whose cases are encoded; may be a part of the same trainer, they are encoded once.
@@ -114,6 +117,7 @@ class CollapseGuard:
         self._largest: dict[str, float] = {}
         self._ratios: list[float] = []
         self._healthy: dict[str, Any] = {}
+        self._gentler: str | None = None
 
     def attach(self, trainer: MetricTrainer) -> None:
         """Follow a trainer; called by it."""
@@ -136,6 +140,7 @@ class CollapseGuard:
             "stopped": self._stopped,
             "rollbacks": self.rollbacks,
             "healthy": self._healthy,
+            "gentler": self._gentler,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -143,6 +148,7 @@ class CollapseGuard:
         self._largest, self._ratios = dict(state["largest"]), list(state["ratios"])
         self.collapsed, self._stopped = state["collapsed"], state["stopped"]
         self.rollbacks, self._healthy = state["rollbacks"], copied(state["healthy"])
+        self._gentler = state["gentler"]
 
     def _start_epoch(self, engine: Engine) -> None:
         if self._stopped:
@@ -150,8 +156,8 @@ class CollapseGuard:
             engine.terminate()
         elif not self._largest:
             self._keep(engine, self._signs(engine))
-        elif self.rollbacks and self._curriculum is None:
-            self._mine_easier()  # a resumed run's loss is new
+        elif self._gentler is not None:
+            self._mine(self._gentler)  # a resumed run's loss is new
 
     def _note_loss(self, engine: Engine) -> None:
         value = collapse_value(self._mined)
@@ -242,6 +248,8 @@ class CollapseGuard:
         }
         if self._policy == "rollback":
             self._healthy = {**take(self._trainer), "step": engine.state.iteration}
+            if self._curriculum is not None:
+                self._healthy["stage"] = self._curriculum.stage
 
     def _roll_back(self) -> None:
         self.rollbacks += 1
@@ -249,17 +257,21 @@ class CollapseGuard:
         lower_rates(self._trainer.optimizer, self._trainer.scheduler, self._rate_factor)
         self._probe.forget()
         self._ratios = []
+        self._trainer.restart_patience()
         if self._curriculum is not None:
-            self._curriculum.restart()
-        else:
-            self._mine_easier()
-            loss: Any = self._trainer.loss
-            if hasattr(loss, "clear"):
-                loss.clear()
-
-    def _mine_easier(self) -> None:
+            self._curriculum.step_back(self._healthy.get("stage", 1))
+            return
         if hasattr(self._mined, "mining"):
-            self._mined.mining = RESTART_MINING
+            self._gentler = GENTLER[self._mined.mining]
+            self._mine(self._gentler)
+        loss: Any = self._trainer.loss
+        if hasattr(loss, "clear"):
+            loss.clear()
+
+    def _mine(self, mining: str) -> None:
+        if mining == "batch_all" and hasattr(self._mined, "soft"):
+            self._mined.soft = False  # it goes with single triplets
+        self._mined.mining = mining
 
     def _mined_now(self) -> str:
         return str(getattr(self._mined, "mining", "as before"))

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What is mined after a collapse: single hardest negatives are what drives one.
+GENTLER = {
+    "batch_hard": "semihard",
+    "hardest_negative": "semihard",
+    "semihard": "batch_all",
+    "batch_all": "batch_all",
+}
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -76,6 +84,10 @@ class MiningCurriculum:
     Losses of two stages cannot be compared: :class:`~medshadow.training.Probe` has a number that
     can.
 
+    A harder stage often begins below the best metric of the one before it. The trainer's own
+    ``patience`` therefore counts in the last stage alone, from that stage's best: it neither ends
+    training before its last stage nor just after a change.
+
     Metrics of each epoch: ``curriculum/stage`` (from 1), ``curriculum/margin``,
     ``curriculum/batch_size`` (P*K, over all ranks).
 
@@ -108,14 +120,16 @@ class MiningCurriculum:
         self._select_by = select_by
         self._begin(0)
         self._in_epoch = False
+        self._gentler: str | None = None
 
     @property
     def stage(self) -> int:
-        """Number of the present stage, from 1."""
+        """Number of the present stage, from 1: that of the last epoch that has begun."""
         return self._at + 1
 
     def attach(self, trainer: MetricTrainer) -> None:
         """Follow a trainer; called by it."""
+        self._trainer = trainer
         self._loss: Any = trainer.loss
         # A cross-batch memory holds the loss proper.
         self._mined: Any = getattr(trainer.loss, "loss", trainer.loss)
@@ -136,10 +150,18 @@ class MiningCurriculum:
         trainer.engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         trainer.engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
-    def restart(self) -> None:
-        """Begin again with the first stage: its loss now, its batches with the next epoch."""
+    def step_back(self, at_most: int) -> None:
+        """Begin an earlier stage after a collapse: its loss now, its batches with the next epoch.
+
+        That is the stage before the present one, or ``at_most`` where that is earlier still: the
+        stage of the weights that training goes back to. The stages after it follow again. Before
+        the first there is none: it begins again itself and mines more gently from now on,
+        "semihard" in place of the single hardest negatives, "batch_all" in place of "semihard".
+        """
+        if self._at == 0:
+            self._gentler = GENTLER[self._mining]
         # What is left of an epoch under way is no epoch of the stage.
-        self._begin(0, epochs=-1 if self._in_epoch else 0)
+        self._begin(max(0, min(at_most, self._at) - 1), epochs=-1 if self._in_epoch else 0)
         self._set_loss()
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,24 +171,41 @@ class MiningCurriculum:
             "epochs": self._epochs,
             "best": self._best,
             "waited": self._waited,
+            "over": self._over,
+            "gentler": self._gentler,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another run was."""
-        if not 0 <= state["stage"] < len(self.stages):
+        if state["stage"] + state["over"] >= len(self.stages):
             raise ValueError(
                 f"the run to resume was in stage {state['stage'] + 1}; this curriculum has "
                 f"{len(self.stages)}"
             )
+        self._over, self._gentler = state["over"], state["gentler"]
         self._at, self._epochs = state["stage"], state["epochs"]
         self._best, self._waited = state["best"], state["waited"]
 
     def _begin(self, at: int, epochs: int = 0) -> None:
         self._at, self._epochs, self._best, self._waited = at, epochs, -math.inf, 0
+        self._over = False
+
+    @property
+    def _mining(self) -> str:
+        eased = self._at == 0 and self._gentler is not None
+        return str(self._gentler) if eased else self.stages[self._at].mining
+
+    @property
+    def _is_last(self) -> bool:
+        return self._at == len(self.stages) - 1
 
     def _start_epoch(self, engine: Engine) -> None:
+        if self._over:
+            self._begin(self._at + 1)
         stage = self.stages[self._at]
         self._in_epoch = True
+        if self._epochs == 0 or not self._is_last:
+            self._trainer.restart_patience()
         # Set every time: a resumed run's loss and sampler are new.
         self._set_loss(clear=self._epochs == 0)
         self._sampler.set_batch(stage.classes_per_batch, stage.images_per_class)
@@ -174,7 +213,7 @@ class MiningCurriculum:
             logger.info(
                 "epoch %d: stage %d of %d, %s%s, margin %g, batches of %d x %d",
                 *(engine.state.epoch, self.stage, len(self.stages)),
-                *(stage.mining, " with a soft margin" if stage.soft else "", stage.margin),
+                *(self._mining, " with a soft margin" if self._mined.soft else "", stage.margin),
                 *(self._sampler.classes_per_batch, self._sampler.images_per_class),
             )
 
@@ -188,9 +227,7 @@ class MiningCurriculum:
             "curriculum/batch_size": size,
         }
         self._epochs += 1
-        last = self._at == len(self.stages) - 1
-        if self._epochs > 0 and not last and self._is_over(stage, engine):
-            self._begin(self._at + 1)
+        self._over = self._epochs > 0 and not self._is_last and self._is_over(stage, engine)
 
     def _is_over(self, stage: Stage, engine: Engine) -> bool:
         if stage.patience is not None:
@@ -210,8 +247,8 @@ class MiningCurriculum:
         stage = self.stages[self._at]
         # One after the other: a soft margin is not for every mining.
         self._mined.soft = False
-        self._mined.mining, self._mined.margin = stage.mining, stage.margin
-        self._mined.soft = stage.soft
+        self._mined.mining, self._mined.margin = self._mining, stage.margin
+        self._mined.soft = stage.soft and self._mining != "batch_all"
         if clear and hasattr(self._loss, "clear"):
             self._loss.clear()
 

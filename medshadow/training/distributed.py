@@ -7,7 +7,10 @@ the joint batch. Each function here is a collective: all ranks of the default pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +18,43 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+
+# The others wait while the first rank searches duplicates, encodes baselines and validates.
+_LONGEST_WAIT = timedelta(hours=12)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the ranks that ``torchrun`` started, for as long as the context lasts.
+
+    Outside ``torchrun`` (``WORLD_SIZE`` not set, or 1) nothing happens. Each rank takes the CUDA
+    device of its local rank where there are as many, else the CPU.
+
+    Raises:
+        ValueError: a machine has CUDA devices, but fewer than the ranks on it.
+
+    Example:
+        >>> with process_group():
+        ...     rank_and_world_size()
+        (0, 1)
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or rank_and_world_size()[1] > 1:
+        yield
+        return
+    devices, ranks = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if 0 < devices < ranks:
+        raise ValueError(
+            f"torchrun started {ranks} ranks on a machine with {devices} CUDA devices; expected "
+            f"--nproc-per-node {devices}, or CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    if devices:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # gloo beside nccl: labels and metrics are exchanged from the CPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if devices else "gloo", timeout=_LONGEST_WAIT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rank_and_world_size() -> tuple[int, int]:

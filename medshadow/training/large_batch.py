@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from medshadow.training.running_statistics import PooledStatistics
+
 
 def cached_backward(
     network: nn.Module,
@@ -28,8 +30,11 @@ def cached_backward(
 
     The gradient is that of the plain batch; it costs a second forward pass. Dropout and stochastic
     depth draw the same in both passes, since the random state (CPU and CUDA) of every chunk is
-    replayed. Buffers change in the last pass alone: batch norm in training mode normalises by the
-    statistics of the chunk and counts every image once, with one update for each chunk.
+    replayed. Batch norm in training mode normalises by the statistics of the chunk; its running
+    statistics are updated once a batch, by those of all images together
+    (:class:`~medshadow.training.running_statistics.PooledStatistics`). For the first such layer
+    they are the plain batch's; deeper ones see what chunks made of the layers before. Other buffers
+    change in the last pass alone.
 
     Args:
         network: what is trained; its parameters' ``grad`` is added to, as by ``backward``, and
@@ -46,7 +51,8 @@ def cached_backward(
         The loss, without graph.
 
     Raises:
-        ValueError: ``chunk_size`` is below 1.
+        ValueError: ``chunk_size`` is below 1; or a layer in training, such as SyncBatchNorm, keeps
+            running statistics that are not those of a chunk.
 
     Source: Gao, Zhang, Han, Callan, "Scaling deep contrastive learning batch size under memory
     limited setup", arXiv 2101.06983.
@@ -64,17 +70,20 @@ def cached_backward(
     """
     encode = encode or network
     chunks = mixed_chunks(labels, chunk_size)
-    embeddings, states = _encode_without_graph(network, encode, images, chunks)
+    statistics = PooledStatistics(network)
+    embeddings, states = _encode_without_graph(network, encode, images, chunks, statistics)
     embeddings.requires_grad_()
     value = loss(embeddings, labels)
     value.backward()
     gradient = embeddings.grad
-    for rows, state in zip(chunks, states, strict=True):
-        state.restore()
-        part = encode(images[rows])
-        # A frozen network, or a loss of its own parameters alone, leaves nothing to go back to.
-        if part.requires_grad and gradient is not None:
-            part.backward(gradient[rows.to(gradient.device)])
+    statistics.update()
+    with statistics.kept():
+        for rows, state in zip(chunks, states, strict=True):
+            state.restore()
+            part = encode(images[rows])
+            # A frozen network, or a loss of its own parameters alone, has nothing to go back to.
+            if part.requires_grad and gradient is not None:
+                part.backward(gradient[rows.to(gradient.device)])
     return value.detach()
 
 
@@ -121,17 +130,22 @@ def _encode_without_graph(
     encode: Callable[[Tensor], Tensor],
     images: Tensor,
     chunks: list[Tensor],
+    statistics: PooledStatistics,
 ) -> tuple[Tensor, list[_RandomState]]:
     """Embeddings in the order of the batch, and the random state before each chunk."""
     devices = {p.device for p in network.parameters() if p.is_cuda}
     buffers = [buffer.clone() for buffer in network.buffers()]
     states, parts = [], []
     with torch.no_grad():
-        for rows in chunks:
-            states.append(_RandomState(devices))
-            parts.append(encode(images[rows]))
-        for buffer, before in zip(network.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        try:
+            with statistics.collecting():
+                for rows in chunks:
+                    statistics.begin_chunk()
+                    states.append(_RandomState(devices))
+                    parts.append(encode(images[rows]))
+        finally:
+            for buffer, before in zip(network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         embeddings = torch.cat(parts)
         order = torch.cat(chunks).to(embeddings.device)
         return torch.empty_like(embeddings).index_copy_(0, order, embeddings), states

@@ -70,7 +70,8 @@ def training_loader(
         rank=rank,
         world_size=world_size,
     )
-    dataset = CaseDataset(cases, transform, seed=seed, cache_rate=cache_rate, progress=progress)
+    shown = progress and rank == 0
+    dataset = CaseDataset(cases, transform, seed=seed, cache_rate=cache_rate, progress=shown)
     loader = DataLoader if num_workers else _LoaderAhead
     return loader(dataset, batch_sampler=sampler, num_workers=num_workers)
 

@@ -117,7 +117,8 @@ class MinedObjective(nn.Module):
 
     Args:
         objective: takes ``indices_tuple`` as the losses of pytorch-metric-learning do.
-        mining: "semihard", "hardest_negative" or "batch_hard"; may be set between batches.
+        mining: "semihard", "hardest_negative" or "batch_hard"; may be set between batches, to
+            "batch_all" too, which leaves the choice to the objective.
         mining_margin: width of the semi-hard window in cosine distance.
         fallback: see :func:`objective`.
     """
@@ -134,7 +135,7 @@ class MinedObjective(nn.Module):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """How many ``triplets`` the last call was given; empty before the first."""
+        """How many ``triplets`` the last call was given; empty where it was given none."""
         return {} if self._triplets is None else {"triplets": self._triplets}
 
     def forward(
@@ -146,9 +147,9 @@ class MinedObjective(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         """Return the objective over the mined triplets; a given ``indices_tuple`` goes first."""
-        if indices_tuple is None:
+        if indices_tuple is None and self.mining != "batch_all":
             indices_tuple = self._mine(embeddings, labels, ref_emb, ref_labels)
-        self._triplets = len(indices_tuple[0])
+        self._triplets = None if indices_tuple is None else len(indices_tuple[0])
         loss: Tensor = self.objective(embeddings, labels, indices_tuple, ref_emb, ref_labels)
         return loss
 

@@ -26,6 +26,7 @@ from medshadow.training.distributed import (
     rank_and_world_size,
     share_state,
 )
+from medshadow.training.history import History
 from medshadow.training.precision import keep_freed_memory, training_dtype
 from medshadow.training.step import MetricEngine
 
@@ -79,7 +80,8 @@ class MetricTrainer:
         scheduler: learning-rate schedule, stepped after each batch.
         validate: gives validation metrics of the embedder, called after each epoch.
         select_by: the validation metric whose largest value marks the best model.
-        patience: epochs without a better value after which training stops, or None.
+        patience: epochs without a better value after which training stops, or None. A curriculum
+            counts them in its last stage alone.
         parts: further parts of the training by the name their state has in the checkpoint.
         clip_norm: the gradient, of the embedder and of the loss's parameters together, is scaled
             down to this norm.
@@ -92,7 +94,8 @@ class MetricTrainer:
         progress: whether to show a bar.
 
     Attributes:
-        embedder, loss, loader, optimizer, scheduler: as given, on the device.
+        embedder, loss, loader, optimizer, scheduler, select_by: as given, on the device.
+        history: what every epoch came to; see :class:`~medshadow.training.history.History`.
         engine: MONAI's trainer, to attach further handlers to. ``engine.state.output`` holds
             ``loss`` and the loss's ``statistics``, ``engine.state.metrics`` the last validation.
 
@@ -132,7 +135,7 @@ class MetricTrainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.loss = loss.to(self.device)
-        self._select_by = select_by
+        self.select_by = select_by
         self._early_stop: EarlyStopping | None = None
         self.engine = MetricEngine(
             self,
@@ -161,7 +164,8 @@ class MetricTrainer:
                 state["early_stop"] = self._early_stop
             state["best_saver"] = self._best_saver()
             self.engine.add_event_handler(Events.EPOCH_COMPLETED, state["best_saver"])
-        for name, part in (parts or {}).items():
+        self.history = History()
+        for name, part in {**(parts or {}), "history": self.history}.items():
             part.attach(self)
             state[f"part_{name}"] = part
         self._state = {**state, "best": _BestMetrics(self), "trainer": self.engine}
@@ -198,7 +202,10 @@ class MetricTrainer:
         else:
             self.engine.add_event_handler(Events.STARTED, self._saver)
         finished = newest is not None and epoch_of(newest) >= self.engine.state.max_epochs
-        if not finished:
+        if newest is not None and finished:
+            kept = torch.load(newest, map_location="cpu", weights_only=True)
+            self.history.load_state_dict(kept["part_history"])
+        else:
             self.engine.run()
         check_ranks_agree("the last epoch", self.engine.state.epoch)  # and all files are written
         best = self.checkpoints / "best.pt"
@@ -209,14 +216,21 @@ class MetricTrainer:
             self.embedder.load_state_dict(weights.get("network", weights))
         return self.embedder.eval()
 
+    def restart_patience(self) -> None:
+        """Count the epochs without a better value anew: what is trained has become another task."""
+        if self._early_stop is not None:
+            self._early_stop.reset()
+
     def _validate(self, engine: Engine, validate: Validate) -> None:
-        metrics = from_first_rank(lambda: dict(validate(self.embedder.eval())))
-        if self._select_by not in metrics:
+        found = from_first_rank(lambda: dict(validate(self.embedder.eval())))
+        # A checkpoint with numbers of NumPy could not be read again.
+        metrics = {name: float(value) for name, value in found.items()}
+        if self.select_by not in metrics:
             raise ValueError(
-                f"select_by {self._select_by!r} is not among the validation metrics {list(metrics)}"
+                f"select_by {self.select_by!r} is not among the validation metrics {list(metrics)}"
             )
         engine.state.metrics.update(metrics)
-        if not self.best_metrics or self._score(engine) > self.best_metrics[self._select_by]:
+        if not self.best_metrics or self._score(engine) > self.best_metrics[self.select_by]:
             self.best_metrics = {**metrics, "epoch": float(engine.state.epoch)}
 
     def _stay_stopped(self, engine: Engine) -> None:
@@ -224,7 +238,7 @@ class MetricTrainer:
             engine.terminate()
 
     def _score(self, engine: Engine) -> float:
-        score: float = engine.state.metrics[self._select_by]
+        score: float = engine.state.metrics[self.select_by]
         return score if math.isfinite(score) else -math.inf
 
     def _best_saver(self) -> Checkpoint:

@@ -143,6 +143,16 @@ def save_figures(diagnostics: Diagnostics, folder: Path) -> list[Path]:
     return paths
 
 
+def save_curves(trainer: MetricTrainer, folder: Path) -> Path:
+    """Write the curves of a training, ``training.png``, into the folder of the figures."""
+    from medshadow.evaluation.curves import curves_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = curves_figure(trainer.history.epochs, trainer.select_by)
+    figure.savefig(folder / "training.png", dpi=120, bbox_inches="tight")
+    return folder / "training.png"
+
+
 def write_metrics(path: Path, values: dict[str, float]) -> None:
     """Write flat metrics, an undefined value (nan) as null."""
     plain = {k: None if np.isnan(v) else round(float(v), 6) for k, v in values.items()}

@@ -8,7 +8,7 @@ from ignite.engine import Events
 from PIL import Image
 from torch import nn
 
-from medshadow.data import CaseTable
+from medshadow.data import CaseTable, ham10k_cases, write_phantoms
 from medshadow.losses import ShadowLoss
 from medshadow.networks import Backbone, Embedder
 from medshadow.training import MetricTrainer, Probe, adamw, training_loader
@@ -84,45 +84,31 @@ def make_proxy_loss():
 
 
 @pytest.fixture(scope="session")
-def grain_cases(tmp_path_factory):
-    """Four classes of noise: weak or strong, fine or coarse."""
-    folder = tmp_path_factory.mktemp("grain")
-    rng = np.random.default_rng(0)
-    rows = []
-    for label, (strength, grain) in {
-        "weak_fine": (12, 1), "strong_fine": (24, 1), "weak_coarse": (12, 3),
-        "strong_coarse": (24, 3),
-    }.items():  # fmt: skip
-        for lesion in range(12):
-            noise = rng.normal(0, 1, (40, 48))[: 40 // grain + 1, : 48 // grain + 1]
-            noise = np.kron(noise, np.ones((grain, grain)))[:40, :48, None]
-            own = strength * np.exp(rng.normal(0, 0.05))
-            pixels = (150 + own * noise * np.array([1, 0.8, 0.6])).clip(0, 255).astype(np.uint8)
-            path = folder / f"{label}{lesion}.png"
-            Image.fromarray(pixels).save(path)
-            rows.append((path.stem, str(path), path.stem, label, "training"))
-    frame = pd.DataFrame(rows, columns=["case_id", "image", "group", "label", "section"])
-    return CaseTable(frame, name="grain")
+def lesion_cases(tmp_path_factory):
+    """Drawn lesions of seven classes, all in the training section."""
+    root = write_phantoms(tmp_path_factory.mktemp("lesions"), lesions=100, progress=False)
+    table = ham10k_cases(root)
+    return CaseTable(table.frame.assign(section="training"), name="lesions")
 
 
 @pytest.fixture(scope="module")
-def grain_probe(grain_cases):
+def lesion_probe(lesion_cases):
     """Forget what it measured before each training: steps are counted anew."""
-    return Probe(grain_cases, section="training", images_per_class=12)
+    return Probe(lesion_cases, section="training", images_per_class=12)
 
 
 @pytest.fixture(scope="session")
-def make_grain_trainer(make_embedder, grain_cases, tmp_path_factory):
+def make_lesion_trainer(make_embedder, lesion_cases, tmp_path_factory):
     """A training without warm-up; with ``batch_hard`` and this rate it collapses."""
     root = tmp_path_factory.mktemp("runs")
 
     def make(
         folder, *, epochs=8, rate=0.1, loss=None, schedule=None, K=12, batches=10, cases=None,
-        **settings
+        embedder=None, **settings
     ):  # fmt: skip
-        embedder = make_embedder()
+        embedder = embedder or make_embedder()
         loader = training_loader(
-            grain_cases if cases is None else cases,
+            lesion_cases if cases is None else cases,
             dermatology_transforms(32, train=False),
             images_per_class=K,
             batches_per_epoch=batches,

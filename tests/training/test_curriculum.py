@@ -159,6 +159,38 @@ def test_epochs_are_the_most_a_stage_lasts(make_trainer):
     assert [c["curriculum/stage"] for c in trainer.curves] == [1, 1, 2]
 
 
+EARLY = (Stage("semihard", 0.2, None, 2, epochs=3), Stage("batch_hard", 0.2, None, 2))
+
+
+@pytest.mark.parametrize(
+    ("scores", "stages"),
+    [
+        # The last stage begins below the first one's best, and climbs.
+        ((0.5, 0.5, 0.6, 0.3, 0.4, 0.5), [1, 1, 1, 2, 2, 2]),
+        # The first stage's plateau ends neither it nor the training.
+        ((0.5, 0.4, 0.4, 0.3, 0.4, 0.4, 0.4), [1, 1, 1, 2, 2, 2, 2]),
+        # The last one's ends the training, counted from its own best.
+        ((0.9, 0.9, 0.9, 0.3, 0.4, 0.4, 0.3, 0.8), [1, 1, 1, 2, 2, 2, 2]),
+    ],
+)
+def test_early_stopping_counts_in_the_last_stage_alone(make_trainer, scores, stages):
+    trainer = make_trainer(
+        MiningCurriculum(EARLY), max_epochs=len(scores), validate=scored(*scores), patience=2
+    )
+    trainer.run()
+    assert [c["curriculum/stage"] for c in trainer.curves] == stages
+
+
+def test_what_early_stopping_has_counted_is_resumed(make_trainer):
+    stages = (THREE[0], PLATEAU[2])
+    settings = {"patience": 2, "folder": "early"}
+    first = scored(0.5, 0.4, 0.3)
+    make_trainer(MiningCurriculum(stages), max_epochs=3, validate=first, **settings).run()
+    resumed = make_trainer(MiningCurriculum(stages), validate=scored(0.2, 0.9), **settings)
+    resumed.run(resume=True)
+    assert len(resumed.curves) == 1
+
+
 def test_a_memory_is_emptied_when_the_stage_changes(make_trainer):
     trainer = make_trainer(MiningCurriculum(THREE), loss=CrossBatchMemory(ShadowLoss(), 1000))
     held = []
@@ -172,21 +204,63 @@ def test_a_memory_is_emptied_when_the_stage_changes(make_trainer):
 
 
 @pytest.mark.parametrize("event", [Events.ITERATION_COMPLETED(once=8), Events.EPOCH_COMPLETED])
-def test_restart_begins_anew(make_trainer, event):
+def test_stepping_back_begins_the_stage_before(make_trainer, event):
     curriculum = MiningCurriculum(THREE)
-    trainer = make_trainer(curriculum, max_epochs=5)
+    trainer = make_trainer(curriculum, max_epochs=6)
 
-    def restart(engine):
+    def step_back(engine):
         if engine.state.epoch == 3:
-            curriculum.restart()
+            curriculum.step_back(3)
 
-    trainer.engine.add_event_handler(event, restart)
+    trainer.engine.add_event_handler(event, step_back)
     trainer.run()
     minings = [step[0] for step in trainer.steps]
     # What is left of the third epoch does not count as the first stage's epoch.
-    assert minings[9:] == ["semihard"] * 3 + ["hardest_negative"] * 3
+    assert minings[9:] == ["semihard"] * 3 + ["hardest_negative"] * 6
     at_once = event == Events.ITERATION_COMPLETED(once=8)
     assert minings[8] == ("semihard" if at_once else "hardest_negative")
+
+
+@pytest.mark.parametrize(("at_most", "then"), [(3, 2), (2, 2), (1, 1)])
+def test_stepping_back_goes_no_further_than_it_must(make_trainer, at_most, then):
+    curriculum = MiningCurriculum(THREE)
+    trainer = make_trainer(curriculum, max_epochs=5)
+    trainer.engine.add_event_handler(
+        Events.EPOCH_COMPLETED(once=4), lambda _: curriculum.step_back(at_most)
+    )
+    trainer.run()
+    assert [c["curriculum/stage"] for c in trainer.curves] == [1, 2, 2, 3, then]
+
+
+def test_at_the_end_of_a_stage_the_step_is_back_from_that_stage(make_trainer):
+    curriculum = MiningCurriculum(THREE)
+    trainer = make_trainer(curriculum, max_epochs=4)
+    trainer.engine.add_event_handler(
+        Events.EPOCH_COMPLETED(once=3), lambda _: curriculum.step_back(2)
+    )
+    trainer.run()
+    assert [c["curriculum/stage"] for c in trainer.curves] == [1, 2, 2, 1]
+
+
+def test_before_the_first_stage_it_mines_more_gently_over_a_resume(make_trainer):
+    stages = [Stage("batch_hard", 0.2, None, 2, epochs=5, soft=True), THREE[1]]
+
+    def train(max_epochs, back_after):
+        curriculum = MiningCurriculum(stages)
+        trainer = make_trainer(curriculum, "gentler", max_epochs=max_epochs)
+
+        @trainer.engine.on(Events.ITERATION_COMPLETED)
+        def _(engine):
+            if engine.state.iteration in [BATCHES * epoch for epoch in back_after]:
+                curriculum.step_back(1)
+
+        trainer.run(resume=True)
+        return [(mining, soft) for mining, _, soft, *_ in trainer.steps[::BATCHES]]
+
+    hard, gentle = ("batch_hard", True), ("semihard", True)
+    assert train(2, {1}) == [hard, gentle]
+    assert train(3, set()) == [gentle]
+    assert train(5, {4}) == [gentle, ("batch_all", False)]
 
 
 def test_stages_come_from_a_configuration():
