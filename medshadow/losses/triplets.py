@@ -197,8 +197,8 @@ def check_settings(
         raise ValueError(f"margin={margin!r}; expected a finite number >= 0")
     if normalize and margin > LARGEST_MARGIN:
         raise ValueError(
-            f"margin={margin!r} with normalize=True; expected at most {LARGEST_MARGIN:g}: a deviation"
-            " is at most 2 there, and beside a larger number float32 holds none"
+            f"margin={margin!r} with normalize=True; expected at most {LARGEST_MARGIN:g}: there a "
+            "deviation is at most 2, and beside a larger number float32 holds none"
         )
     if reduction == "none":
         raise ValueError(
