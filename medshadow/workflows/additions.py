@@ -131,12 +131,13 @@ class Comparison:
 
 def compared(store: CaseStore, cases: CaseTable) -> Comparison:
     """Compare a store with a table, vectors and pictures apart."""
-    known = _contents(store.frame().drop(columns=_OWN_COLUMNS))
-    wanted = _contents(cases.frame)
+    there = store.frame().drop(columns=_OWN_COLUMNS)
+    named = there["case_id"].isin(cases.frame["case_id"])
+    known, wanted = _contents(there[named]), _contents(cases.frame)
     return Comparison(
         missing=[case for case in wanted if case not in known],
         changed=[case for case, told in wanted.items() if known.get(case, told) != told],
-        others=[case for case in known if case not in wanted],
+        others=there["case_id"][~named].tolist(),
     )
 
 
