@@ -13,6 +13,8 @@ from medshadow.errors import StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medshadow.retrieval import CaseStore
+
 COMMAND_LINE = "command line"
 
 Named = Annotated[
@@ -29,6 +31,14 @@ Own = Annotated[
         "--own-ids", help="The ids are an own archive's, before MEDSHADOW_SITE_KEY hashed them."
     ),
 ]
+Milvus = Annotated[
+    str | None,
+    typer.Option(
+        "--milvus",
+        help="URI of the Milvus server that holds the vectors; its token in "
+        "MEDSHADOW_MILVUS_TOKEN.",
+    ),
+]
 By = Annotated[str, typer.Option("--by", help="Who does it, for the trail.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -41,6 +51,7 @@ def withdraw_command(
     reason: Annotated[
         Literal["consent", "error", "duplicate", "other"], typer.Option(help="Why.")
     ] = "consent",
+    milvus: Milvus = None,
     by: By = COMMAND_LINE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
@@ -48,7 +59,7 @@ def withdraw_command(
     """Erase cases for good, at once: row, vector, picture and index entry.
 
     What stays says only that a case was withdrawn, when, by whom and why. Backups are yours to
-    delete.
+    delete. Vectors in Milvus go when a search in that server is next opened, and with --milvus now.
 
     Example: medshadow index withdraw ISIC_0027419 --cases cases.db
 
@@ -64,10 +75,26 @@ def withdraw_command(
             typer.confirm(question, abort=True, err=True)
         store.withdraw(chosen, by=by, reason=reason)
         left = len(store)
+        if milvus is not None:
+            _erase_from_milvus(store, milvus)
     if as_json:
         print(json.dumps({"withdrawn": len(chosen), "cases": left}, indent=2))
     else:
         print(f"{len(chosen)} cases erased, {left} left")
+
+
+def _erase_from_milvus(store: CaseStore, uri: str) -> None:
+    from medshadow.retrieval import MilvusSearch
+    from medshadow.service.settings import read_token
+
+    try:
+        # Opened, it fills a collection without them, and drops the one that they are in.
+        MilvusSearch(store, uri, read_token(None, "MEDSHADOW_MILVUS_TOKEN")).close()
+    except StoreError as error:
+        raise StoreError(
+            f"the cases are withdrawn and found no longer, but their vectors stay in Milvus until "
+            f"a search is opened there: {error}"
+        ) from error
 
 
 def consent_command(

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from medshadow.cli.index_record import Milvus
+
 Laterality = Literal["left", "right"]
 
 
@@ -29,13 +31,7 @@ def lookup_command(
         float | None,
         typer.Option(help="Share of malignant ones among such images, for a probability: 0.05."),
     ] = None,
-    milvus: Annotated[
-        str | None,
-        typer.Option(
-            help="URI of the Milvus server that is to hold the vectors; its token in "
-            "MEDSHADOW_MILVUS_TOKEN."
-        ),
-    ] = None,
+    milvus: Milvus = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet PNG here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -35,7 +35,10 @@ def serve_command(
         str | None, typer.Option(help="Root URL of the DICOMweb server to fetch images from.")
     ] = None,
     milvus: Annotated[
-        str | None, typer.Option(help="URI of the Milvus server that is to hold the vectors.")
+        str | None,
+        typer.Option(
+            envvar="MEDSHADOW_MILVUS", help="URI of the Milvus server that holds the vectors."
+        ),
     ] = None,
     milvus_token_file: Annotated[
         Path | None,

@@ -95,10 +95,20 @@ def test_passwords_are_in_files_alone():
     assert all(s["file"].startswith("secrets/") for s in COMPOSE["secrets"].values())
 
 
-def test_the_database_cannot_be_reached_from_outside():
-    assert COMPOSE["services"]["database"]["networks"] == ["back"]
+@pytest.mark.parametrize("name", ["database", "milvus"])
+def test_what_holds_the_cases_cannot_be_reached_from_outside(name):
+    assert COMPOSE["services"][name]["networks"] == ["back"]
     assert COMPOSE["networks"]["back"]["internal"] is True
-    assert "ports" not in COMPOSE["services"]["database"]
+    assert "ports" not in COMPOSE["services"][name]
+
+
+def test_milvus_is_started_only_where_it_is_asked_for():
+    milvus, service = COMPOSE["services"]["milvus"], COMPOSE["services"]["service"]
+    assert milvus["profiles"] == ["milvus"]
+    assert re.fullmatch(r"\$\{MILVUS_IMAGE:-milvusdb/milvus:v[\d.]+\}", milvus["image"])
+    assert milvus["environment"]["COMMON_SECURITY_AUTHORIZATIONENABLED"] == "true"
+    assert service["depends_on"]["milvus"]["required"] is False
+    assert service["environment"]["MEDSHADOW_MILVUS"] == "${MEDSHADOW_MILVUS:-}"
 
 
 def test_the_tracking_server_answers_to_its_own_names_alone():

@@ -41,7 +41,21 @@ def test_the_command(archive, lookup, query):
     done = run(app, [*words, "--json", "--milvus", archive.uri])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == json.loads(expected.stdout)
+    assert run(app, [*words, "--milvus", "http://127.0.0.1:1"]).exit_code == 1
     assert lookup.store.trail()["action"].tolist().count("lookup") == 2
+
+
+def test_withdrawing_by_command_erases_from_milvus_too(archive, lookup, milvus):
+    search = milvus(lookup.store)
+    mirror, before = search._mirror, search._mirror.name
+    words = ["index", "withdraw", "--yes", "--cases", str(archive.cases), "--milvus"]
+    assert run(app, [*words, archive.uri, "case03a"]).exit_code == 0
+    (after,) = mirror.server.collections(mirror._prefix)
+    assert after != before
+    assert len(mirror.server.marks(after, 1, 99)[0]) == 23
+    done = run(app, [*words, "http://127.0.0.1:1", "case04a"])
+    assert "their vectors stay in Milvus until" in str(done.exception)
+    assert len(lookup.store) == 22
 
 
 def test_the_service(archive, lookup, query, milvus_server, monkeypatch, caplog):
