@@ -73,7 +73,7 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     (Kaggle ships some twice), the first counts, unpacked ones before those in zip files.
 
     Args:
-        root: the data set's folder, or one that holds it and no other copy of it.
+        root: the data set's folder or zip file, or a folder that holds it and no other copy of it.
         on_error: "raise" refuses a data set with missing images; "skip" leaves those cases out,
             keeps them in ``left_out`` and logs a warning that names the first.
 
@@ -90,8 +90,6 @@ def ham10k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     """
     check_policy(on_error)
     folder = Path(root).expanduser().absolute()
-    if not folder.is_dir():
-        raise DataError(f"{root}: not a folder; expected the folder of HAM10000")
     names = walk_packed(folder, _DEPTH)
     metadata = _metadata_file(folder, names)
     if metadata.name.lower() == _ONE_HOT:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from medshadow.data.packed import ZIP, inside_zip, packed_folders
+from medshadow.errors import DataError
 
 Names = Mapping[Path, list[str]]
 """Folders, and the names of the files in each."""
@@ -34,7 +35,22 @@ def walk(folder: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
 
 
 def walk_packed(folder: Path, depth: int) -> dict[Path, list[str]]:
-    """As ``walk``, then the folders inside the zip files found, as paths that go on into them."""
+    """As ``walk``, then the folders inside the zip files found, as paths that go on into them.
+
+    Args:
+        folder: where to begin; it may be a zip file itself.
+        depth: how many levels of folders below it to look into.
+
+    Raises:
+        DataError: there is no such folder, or the zip file is damaged.
+    """
+    if folder.is_file() and folder.suffix.lower() == ZIP:
+        try:
+            return packed_folders(folder)
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}") from error
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder; expected the data set's folder or its zip file")
     names = dict(walk(folder, depth))
     for archive in _zips(names):
         # One that cannot be opened may be needed or not: ``zip_hint`` tells where files are missed.

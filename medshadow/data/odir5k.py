@@ -71,7 +71,7 @@ def odir5k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     ``left_out``: eyes whose keywords leave no label, and annotated eyes without an image file.
 
     Args:
-        root: the data set's folder, or one that holds it and no other copy of it.
+        root: the data set's folder or zip file, or a folder that holds it and no other copy of it.
         on_error: what to do with a keyword that the data set does not have: "raise" refuses the
             file and names row and keyword; "skip" leaves those eyes out too.
 
@@ -93,8 +93,6 @@ def odir5k_cases(root: str | os.PathLike[str], on_error: str = "raise") -> CaseT
     """
     check_policy(on_error)
     folder = Path(root).expanduser().absolute()
-    if not folder.is_dir():
-        raise DataError(f"{root}: not a folder; expected the folder of ODIR-5K")
     names = walk_packed(folder, _DEPTH)
     annotations = _annotations(folder, names)
     patients = read_patients(annotations, refuse_unknown=on_error == "raise")

@@ -72,7 +72,8 @@ def test_everything_in_one_zip_file(tmp_path, ham, inner):
     table = ham10k_cases(tmp_path)
     assert table.frame["case_id"].tolist() == ham.ids
     assert table.frame["group"].tolist() == ham.metadata["lesion_id"].tolist()
-    assert recognised_cases(tmp_path).digest == table.digest
+    for data in (tmp_path, tmp_path / "archive.zip"):
+        assert recognised_cases(data).digest == ham10k_cases(data).digest == table.digest
 
 
 def test_metadata_in_a_zip_file_of_their_own(parts, ham):
@@ -137,6 +138,13 @@ def test_a_zip_file_that_cannot_be_read_is_named_where_images_are_missing(parts,
 def test_another_damaged_zip_file_does_no_harm(parts, ham):
     (parts / "ISIC2018_Task3_Test_Images.zip").write_bytes(b"<html>503</html>")
     assert len(ham10k_cases(parts)) == len(ham.ids)
+
+
+def test_a_zip_file_that_is_none(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"<html>503</html>")
+    for find in (ham10k_cases, recognised_cases):
+        with pytest.raises(DataError, match=r"a\.zip: damaged or incomplete zip file"):
+            find(tmp_path / "a.zip")
 
 
 def test_zip_files_in_a_zip_file_are_named(parts):
