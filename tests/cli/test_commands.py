@@ -46,6 +46,7 @@ def test_help_says_what_it_does(words):
         assert f"Example: medshadow {' '.join(words)}" in " ".join(shown.output.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

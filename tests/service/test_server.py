@@ -68,6 +68,7 @@ def served(settings, tokens, port, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_stopped(served, settings, tokens, lesion, port):
     with served(COMMAND_WITHOUT_ONNX) as (client, written):
         assert client.get("/api/cases?cursor=Jones").status_code == 401

@@ -27,6 +27,7 @@ def test_refused_connection_is_an_error_at_once():
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_server_that_never_answers_is_an_error_within_ten_seconds():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -119,6 +119,7 @@ def test_size_is_checked(size):
         dermatology_transforms(size, True)
 
 
+@pytest.mark.slow
 def test_albumentations_loads_only_for_training():
     code = """
 import sys, medshadow.transforms

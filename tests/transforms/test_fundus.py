@@ -276,6 +276,7 @@ def test_size_is_checked(size):
         fundus_transforms(size, True)
 
 
+@pytest.mark.slow
 def test_albumentations_loads_only_for_training():
     code = """
 import sys, medshadow.transforms
