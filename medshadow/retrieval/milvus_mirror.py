@@ -57,6 +57,7 @@ class Mirror:
         self._lock = RLock()
         self._eraser: Thread | None = None
         self.name, self._stamp, self._version = "", "", -1
+        self._keys = 0
         self.doubtful = False
         self.renew()
 
@@ -118,14 +119,14 @@ class Mirror:
                 self._eraser.start()
 
     def check(self) -> None:
-        """Make sure that the collection is there, and go on erasing where that had failed.
+        """Make sure that the collection is whole, and go on erasing where that had failed.
 
         Raises:
             StoreError: as the class says.
         """
         name = self.name
         try:
-            self.server.fits(name, self._store.embedding_dim)
+            self.doubtful |= self.server.count(name) < self._keys
         except CollectionGoneError:
             self.renew(name)
         self.follow()
@@ -211,6 +212,7 @@ class Mirror:
         missing = ~np.isin(keys, there)
         self._put(name, keys[missing], marks[missing])
         self.server.settle(name, self._store.embedding_dim)
+        self._keys = len(keys)
         return snapshot.version
 
     def _put_missing(self, name: str, added: Snapshot) -> None:
@@ -221,6 +223,7 @@ class Mirror:
         missing = ~np.isin(keys, there[np.isin(found, marks)])
         self._put(name, keys[missing], marks[missing])
         self.server.settle(name, self._store.embedding_dim)
+        self._keys += len(keys)
 
     def _put(self, name: str, keys: np.ndarray, marks: np.ndarray) -> None:
         for first in range(0, len(keys), _ROWS_AT_ONCE):

@@ -164,6 +164,11 @@ class MilvusServer:
         no_case = np.zeros(1, np.int64)
         self.put(name, no_case, no_case, np.eye(1, dim, dtype=np.float32))
 
+    def count(self, name: str) -> int:
+        """How many keys a collection holds."""
+        (row,) = self._ask(self._client.query, name, output_fields=["count(*)"], **_STRONG)
+        return int(row["count(*)"])
+
     def beyond(self, name: str, key: int) -> int:
         """How many keys in a collection lie above one, counted up to ``MOST_HITS``."""
         where = f"{_KEY} > {key}"

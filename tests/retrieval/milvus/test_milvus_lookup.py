@@ -84,7 +84,7 @@ def test_the_service(archive, lookup, query, milvus_server, monkeypatch, caplog)
         assert client.post("/api/cases/withdraw", json=gone).status_code == 200
         mirror._eraser.join()
         assert mirror.server.collections(mirror._prefix) == [mirror.name] != [before]
-        monkeypatch.setattr(mirror.server, "fits", _down)
+        monkeypatch.setattr(mirror.server, "count", _down)
         assert client.get("/ready").status_code == 503
         assert "http://milvus" not in caplog.text
         monkeypatch.undo()

@@ -116,6 +116,11 @@ def test_what_others_do_to_the_collection_is_made_good(search, filled, milvus, q
     assert len(server.marks(mirror.name, 1, 99)[0]) == 37
     assert found(search, query) == expected
 
+    # And a service's own look, however large the archive.
+    client.delete(mirror.name, filter="key in [3, 4, 5]")
+    search.check()
+    assert len(server.marks(mirror.name, 1, 99)[0]) == 40
+
     # Another case under the same key.
     name, keys = mirror.name, filled.snapshot().keys
     marks = server.marks(name, 1, 99)[1]
@@ -164,6 +169,14 @@ def test_two_searches_while_cases_come_and_go(search, filled, milvus, tmp_path, 
             erased(reader)
         assert found(reader, query) == found(search, query)
         assert len(collections(search)) == 1
+
+
+def test_two_that_open_at_once_share_one_collection(filled, milvus, query):
+    with ThreadPoolExecutor(2) as threads:
+        pair = list(threads.map(milvus, [filled, filled]))
+    expected = found(ExactSearch(filled), query)
+    assert [found(search, query) for search in pair] == [expected, expected]
+    assert collections(pair[0]) == [pair[0]._mirror.name] == [pair[1]._mirror.name]
 
 
 def test_a_copy_of_the_store_that_went_another_way(search, filled, milvus, tmp_path, some, query):
