@@ -6,6 +6,7 @@ workers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from medshadow.data.in_memory import read_image_bytes
-from medshadow.errors import ImageReadError, ImageTooLargeError, StoreError
+from medshadow.errors import ImageReadError, ImageTooLargeError, StoreError, StoreUnavailableError
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, CaseStore, LookupAnswer, MilvusSearch, Search
 from medshadow.retrieval.encoders import best_encoder
 from medshadow.retrieval.listing import may_be_shown
 from medshadow.service.archive import Archive
-from medshadow.service.problems import Problem
+from medshadow.service.problems import Problem, busy
 from medshadow.service.queries import Queries, Query
 from medshadow.service.settings import Limits, ServiceSettings
 from medshadow.service.workers import Workers
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Laterality = Literal["left", "right"]
+_log = logging.getLogger(__name__)
 
 
 class LookupEngine:
@@ -166,9 +168,14 @@ class LookupEngine:
         """Do something in a worker thread.
 
         Raises:
-            Problem: 503 when there is no room in the queue, or it took too long.
+            Problem: 503 when there is no room in the queue, it took too long, or the database
+                cannot be read or written now.
         """
-        return await self._workers.run(work)
+        try:
+            return await self._workers.run(work)
+        except StoreUnavailableError as error:
+            _log.error("%s", error)
+            raise busy("The archive cannot be read or written now; the log tells why.") from None
 
     def pixels(self, token: str) -> np.ndarray:
         """The image of a token: uint8 H x W x 3.

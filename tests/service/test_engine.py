@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from medshadow.retrieval import CaseStore, database
 from medshadow.service import Problem
 from medshadow.service.queries import Queries, Query
 from medshadow.service.settings import Limits
@@ -24,6 +25,22 @@ def test_without_a_trail_there_is_no_answer(reader, lesion, monkeypatch):
     store = reader.app.state.engine.store
     monkeypatch.setattr(type(store), "record_lookup", lambda *_, **__: 1 / 0)
     assert reader.post("/api/lookup", files={"image": lesion}).status_code == 500
+
+
+def test_a_database_that_refuses_is_said_and_may_be_asked_again(
+    curator, lesion, monkeypatch, caplog
+):
+    store = curator.app.state.engine.store
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "BUSY_MILLISECONDS", 50)
+        store.close()  # connections wait for as long as it was when they were opened
+        with CaseStore(store._engine.url.database) as other, database.writing(other._engine, ""):
+            refused = curator.post("/api/lookup", files={"image": lesion})
+    assert refused.status_code == 503
+    assert "the log tells why" in refused.json()["detail"]
+    assert "written now: database is locked" in caplog.text
+    store.close()
+    assert curator.post("/api/lookup", files={"image": lesion}).status_code == 200
 
 
 def test_withdrawing_takes_effect_at_the_next_lookup(serve, tokens, lesion):
