@@ -58,6 +58,7 @@ def _say(message: str) -> None:
 def _set_up_logging() -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("medshadow").setLevel(logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # as torchrun numbers its ranks
+    logging.getLogger("medshadow").setLevel(logging.INFO if first else logging.ERROR)
     # The engine reports an interrupt as an error of its own, before ours.
     logging.getLogger("ignite").setLevel(logging.CRITICAL)

@@ -38,7 +38,9 @@ def train_command(
     settings = dict(map(parse_setting, values or []))
     places = {"data_dir": str(data), "output_dir": str(out)}
     try:
-        run_config(config, **places, resume=resume, overwrite=overwrite, **settings).print()
+        summary = run_config(config, **places, resume=resume, overwrite=overwrite, **settings)
+        if summary is not None:  # of several ranks the first one has it
+            summary.print()
     except KeyboardInterrupt:
         logger.warning("interrupted; --resume goes on where the last whole epoch ended")
         raise

@@ -88,6 +88,8 @@ def _stage_names(axes: Axes, frame: pd.DataFrame, boundaries: list[float]) -> li
     """Number the stages above the first panel; returns what each number means, for the legend."""
     if "curriculum/stage" not in frame:
         return []
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.18 * (high - low))  # room for them above the curve
     edges = [frame.index[0] - 0.5, *boundaries, frame.index[-1] + 0.5]
     for first, last in pairwise(edges):
         number = int(frame["curriculum/stage"].loc[first:last].iloc[0])
@@ -117,7 +119,7 @@ def _ring_the_best(axes: Axes, scores: pd.Series) -> Line2D:
     }
     if scores.notna().any():
         best = scores.idxmax()
-        axes.plot([best], [scores[best]], marker="o", **look)
+        axes.plot([best], [scores[best]], marker="o", clip_on=False, **look)
     return Line2D([], [], marker="o", label="best epoch, whose weights are kept", **look)
 
 

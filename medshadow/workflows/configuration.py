@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 
 from medshadow.errors import DataError
+from medshadow.training.distributed import process_group
 
 
 def run_config(config: str | Path, **values: Any) -> Any:
     """Read a configuration, set values in it, and evaluate its ``run``.
 
-    A configuration can run code: only ever load your own.
+    A configuration can run code: only ever load your own. Started by ``torchrun``, it joins the
+    other ranks first (:func:`~medshadow.training.distributed.process_group`).
 
     Args:
         config: path of the YAML file, or the name of one that comes with MedShadow: "dermatology".
@@ -37,10 +39,12 @@ def run_config(config: str | Path, **values: Any) -> Any:
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}") from error
     _set_values(parser, path, values)
-    try:
-        return parser.get_parsed_content("run")[-1]
-    except RuntimeError as error:
-        raise _first_cause(error) from None
+    with process_group():
+        try:
+            parser.get_parsed_content("output")  # refuses another run's folder before any work
+            return parser.get_parsed_content("run")[-1]
+        except RuntimeError as error:
+            raise _first_cause(error) from None
 
 
 def find_config(config: str | Path) -> Path:

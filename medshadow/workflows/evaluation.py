@@ -14,6 +14,7 @@ import torch
 from medshadow.data.cases import CaseTable
 from medshadow.data.readers import read_image
 from medshadow.evaluation import Diagnostics, EmbeddedCases, diagnose, majority_baseline
+from medshadow.evaluation.curves import curves_figure
 from medshadow.networks.backbones import MONAI_NETS
 from medshadow.retrieval.encode import encode_cases
 from medshadow.training.final_head import FinalHead, fit_final_head
@@ -145,8 +146,6 @@ def save_figures(diagnostics: Diagnostics, folder: Path) -> list[Path]:
 
 def save_curves(trainer: MetricTrainer, folder: Path) -> Path:
     """Write the curves of a training, ``training.png``, into the folder of the figures."""
-    from medshadow.evaluation.curves import curves_figure
-
     folder.mkdir(parents=True, exist_ok=True)
     figure = curves_figure(trainer.history.epochs, trainer.select_by)
     figure.savefig(folder / "training.png", dpi=120, bbox_inches="tight")

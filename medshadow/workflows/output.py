@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medshadow.errors import MedShadowError
 from medshadow.tracking import check_tracking, tracking_uri
+from medshadow.training.distributed import from_first_rank
 
 # What a run leaves behind once it has begun; a start that failed on its data leaves none of it.
 RESULTS = (
@@ -18,6 +19,8 @@ RESULTS = (
 
 class OutputFolder:
     """Where a run writes: opened before any work, so that nothing is lost or begun in vain.
+
+    Of several ranks the first opens it, and it alone writes there.
 
     Args:
         path: the folder, made if need be.
@@ -31,6 +34,10 @@ class OutputFolder:
 
     def __init__(self, path: str | Path, resume: bool = False, overwrite: bool = False) -> None:
         self.path = Path(path)
+        self.resume = from_first_rank(lambda: self._open(resume, overwrite))
+
+    def _open(self, resume: bool, overwrite: bool) -> bool:
+        """Check the folder and make it ready; returns whether there is a run to go on with."""
         if resume and overwrite:
             raise MedShadowError("--resume and --overwrite exclude each other")
         if self.path.exists() and not self.path.is_dir():
@@ -45,7 +52,7 @@ class OutputFolder:
         check_tracking(tracking_uri(self.path))
         if overwrite:
             _delete(self.path, found)
-        self.resume = resume and bool(found)
+        return resume and bool(found)
 
     @property
     def audit(self) -> Path:

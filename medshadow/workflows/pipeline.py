@@ -14,6 +14,7 @@ from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, contact_sheet
 from medshadow.tracking import TrackedRun
 from medshadow.training import FinalHead, MetricTrainer
+from medshadow.training.distributed import rank_and_world_size
 from medshadow.workflows import evaluation as ev
 from medshadow.workflows.building import build_store
 from medshadow.workflows.output import OutputFolder
@@ -28,7 +29,8 @@ class Pipeline:
     """From prepared cases to a model folder, its figures beside the baselines', and a case store.
 
     Everything is written to the output folder and told to MLflow. The store holds the training
-    section, so that a test case looked up in it is new to the model and to the store alike.
+    section, so that a test case looked up in it is new to the model and to the store alike. Of
+    several ranks the others take part in the training alone.
 
     Args:
         table: cases with sections, as :func:`~medshadow.workflows.prepare_cases` gives them.
@@ -59,15 +61,18 @@ class Pipeline:
         self._diagnosis_names, self._bootstrap = diagnosis_names, bootstrap
         self._final_head = final_head
 
-    def run(self) -> Summary:
+    def run(self) -> Summary | None:
         """Do the whole way.
 
         Returns:
-            What was found, ready to print.
+            What was found, ready to print; None on all ranks but the first.
 
         Raises:
             KeyboardInterrupt: stopped by the user; ``--resume`` goes on from there.
         """
+        if rank_and_world_size()[0] > 0:
+            self.trainer.run(resume=self.output.resume)
+            return None
         with TrackedRun(self.output.path, self._experiment, self.output.resume) as tracked:
             self._record_settings(tracked)
             metrics = self._baselines()
@@ -75,6 +80,7 @@ class Pipeline:
             embedder = self.trainer.run(resume=self.output.resume)
             gallery = ev.finished_gallery(self.trainer, self.table, self._final_head)
             embedder.save(self.output.model)
+            ev.save_curves(self.trainer, self.output.figures)
             diagnostics = self._diagnose(embedder, gallery)
             metrics |= ev.flat_metrics("test", diagnostics)
             ev.write_metrics(self.output.metrics, metrics)
@@ -92,6 +98,7 @@ class Pipeline:
             "data/left_out": len(self.table.left_out),
             "precision": str(self.trainer.dtype).removeprefix("torch."),
             "device": str(self.trainer.device),
+            "ranks": rank_and_world_size()[1],
         }
         tracked.parameters({**data, **self._parameters})
         written = [self.output.splits, self.output.audit]

@@ -11,6 +11,7 @@ from medshadow.data.audit import AuditReport, audit, clean
 from medshadow.data.cases import CaseTable
 from medshadow.data.looks import content_digest
 from medshadow.data.splits import load_split, save_split, split_cases
+from medshadow.training.distributed import from_first_rank
 from medshadow.workflows.output import OutputFolder
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ def prepare_cases(
     """Audit the cases, merge duplicated lesions or patients, leave out what cannot be read, split.
 
     Writes ``audit.json`` and ``splits.csv``. A resumed run takes its split from ``splits.csv``, and
-    what the audit found from ``audit.json`` as long as no file has changed.
+    what the audit found from ``audit.json`` as long as no file has changed. Of several ranks the
+    first does all of it and hands its table to the others, who must find the images at the same
+    paths.
 
     Args:
         cases: all cases of the data set.
@@ -47,14 +50,18 @@ def prepare_cases(
         DataError: an image cannot be read and ``on_error`` is "raise", or the split in the output
             folder is of other cases.
     """
-    report = _audited(cases, output, near_duplicates, progress)
-    _log_findings(cases, report)
-    table = clean(cases, report, on_error)
-    if output.resume and output.splits.is_file():
-        return load_split(table, output.splits)
-    table = split_cases(table, fractions, seed)
-    save_split(table, output.splits)
-    return table
+
+    def prepared() -> CaseTable:
+        report = _audited(cases, output, near_duplicates, progress)
+        _log_findings(cases, report)
+        table = clean(cases, report, on_error)
+        if output.resume and output.splits.is_file():
+            return load_split(table, output.splits)
+        table = split_cases(table, fractions, seed)
+        save_split(table, output.splits)
+        return table
+
+    return from_first_rank(prepared)
 
 
 def data_digest(table: CaseTable, output: OutputFolder) -> str:

@@ -4,13 +4,21 @@ import mlflow
 import pytest
 import yaml
 
+from medshadow.evaluation import curves
 from medshadow.workflows import run_config
 from medshadow.workflows.configuration import configs_folder
 
 pytestmark = pytest.mark.slow
 
 
-def test_three_epochs_are_three_stages_in_the_tracked_curves(phantoms, small, tmp_path):
+def test_three_epochs_are_three_stages_in_the_curves(phantoms, small, tmp_path, monkeypatch):
+    drawn = []
+
+    def drawing(epochs, score):
+        drawn.extend(epochs)
+        return curves.curves_figure(epochs, score)
+
+    monkeypatch.setattr("medshadow.workflows.evaluation.curves_figure", drawing)
     settings = {**small, "max_epochs": 3, "images_per_class": 2, "bootstrap": 0}
     summary = run_config(
         "dermatology_curriculum", data_dir=str(phantoms), output_dir=str(tmp_path), **settings
@@ -30,6 +38,9 @@ def test_three_epochs_are_three_stages_in_the_tracked_curves(phantoms, small, tm
                  "loss_ratio", "alarm", "rollbacks"):  # fmt: skip
         assert len(curve(f"collapse/{name}")) == 3, name
     assert (tmp_path / "model" / "model.json").is_file()
+    assert [row["mining"] for row in drawn] == ["semihard", "hardest_negative", "batch_hard"]
+    assert [row["curriculum/stage"] for row in drawn] == [1, 2, 3]
+    assert (tmp_path / "figures" / "training.png").is_file()
 
 
 def test_it_differs_from_the_plain_configuration_in_the_stages_alone():

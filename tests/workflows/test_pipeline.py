@@ -34,7 +34,7 @@ def test_output_folder_holds_what_is_promised(finished_run):
         "audit.json",
     }
     assert promised <= {p.name for p in out.iterdir()}
-    assert {"tsne.png", "confusion.png", "contact_sheet.png", "lookup.png"} <= {
+    assert {"tsne.png", "confusion.png", "contact_sheet.png", "lookup.png", "training.png"} <= {
         p.name for p in (out / "figures").iterdir()
     }
 
@@ -126,6 +126,8 @@ def test_mlflow_holds_the_run(finished_run):
         "figures",
         "model",
     } <= kept
+    figures = {f.path for f in client.list_artifacts(summary.run_id, "figures")}
+    assert "figures/training.png" in figures
     assert (out / "mlartifacts").is_dir()
 
 
