@@ -86,7 +86,6 @@ class Access:
         )
         self._proxies = [ip_network(network) for network in settings.trusted_proxies]
         self._failures = Rate(settings.limits.failed_logins_per_minute)
-        self._csrf_key = secrets.token_bytes(32)
         self.sessions = Sessions()
         # The prefix has browsers refuse a cookie that is not Secure or that another host set.
         self.cookie = "__Host-medshadow" if settings.secure_cookies else "medshadow"
@@ -99,7 +98,7 @@ class Access:
                 open local service is called by another name than this machine's.
         """
         named = self._named_by_proxy(connection)
-        token = _bearer(connection)
+        token = bearer_token(connection)
         if token is not None:
             role = self.role_of_token(token, self.address(connection))
             return Person(named or role, role)
@@ -131,7 +130,9 @@ class Access:
 
     def address(self, connection: HTTPConnection) -> str:
         """The client's address: behind trusted proxies, the nearest that is none of them."""
-        hops = [part.strip() for part in connection.headers.get("x-forwarded-for", "").split(",")]
+        # Some proxies append to the client's own header, others add one of theirs below it.
+        passed = ",".join(connection.headers.getlist("x-forwarded-for"))
+        hops = [part.strip() for part in passed.split(",")]
         address = connection.client.host if connection.client else ""
         while hops and self._is_proxy(address) and (hop := hops.pop()):
             address = hop
@@ -165,11 +166,6 @@ class Access:
             httponly=True,
             samesite="strict",
         )
-
-    def csrf_token(self, person: Person | None) -> str:
-        """What a form must bring along to be this person's own."""
-        secret = "" if person is None else f"{person.role} {person.secret}"
-        return hmac.new(self._csrf_key, secret.encode(), sha256).hexdigest()
 
     def _named_by_proxy(self, connection: HTTPConnection) -> str | None:
         header = self._settings.identity_header
@@ -240,26 +236,8 @@ def require_curator(person: Annotated[Person, Depends(require_reader)]) -> Perso
     return person
 
 
-def csrf_token(request: Request) -> str:
-    """What a form on a page sends along as ``csrf_token``, or a script as ``X-CSRF-Token``."""
-    access: Access = request.app.state.access
-    return access.csrf_token(person_of(request))
-
-
-async def check_csrf(request: Request) -> None:
-    """Dependency: the form comes from our own page.
-
-    Raises:
-        Problem: 403 for a missing or another token.
-    """
-    given = request.headers.get("x-csrf-token")
-    if given is None:
-        given = str((await request.form()).get("csrf_token", ""))
-    if not hmac.compare_digest(given.encode(), csrf_token(request).encode()):
-        raise Problem(403, "The form is too old or not from this page; load the page again.")
-
-
-def _bearer(connection: HTTPConnection) -> str | None:
+def bearer_token(connection: HTTPConnection) -> str | None:
+    """The token of the Authorization header; None where it holds none."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 

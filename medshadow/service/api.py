@@ -15,7 +15,8 @@ from PIL import Image
 
 from medshadow.retrieval import LookupAnswer
 from medshadow.retrieval.listing import case_page
-from medshadow.service.access import Access, Person, check_csrf, require_reader
+from medshadow.service.access import Access, Person, require_reader
+from medshadow.service.csrf import check_csrf, forms_of
 from medshadow.service.engine import LookupEngine
 from medshadow.service.models import (
     Answer,
@@ -133,9 +134,9 @@ async def lookup(
     if image is not None:
         content = await image.read()
     else:
-        from medshadow.service.dicom_api import dicomweb_of, fetched
+        from medshadow.service.dicom_api import fetched
 
-        instance = await fetched(dicomweb_of(request), reference)
+        instance = await fetched(request, reference)
         content, side = instance.pixels, instance.laterality
     token, answer = await engine.lookup(
         content,
@@ -222,15 +223,25 @@ async def ready(engine: Engine) -> Health:
     return Health(status="ready")
 
 
-@router.post("/login", tags=["session"], summary="Begin a browser session", status_code=303)
+@router.post(
+    "/login",
+    tags=["session"],
+    summary="Begin a browser session",
+    status_code=303,
+    dependencies=[Depends(check_csrf)],
+)
 def log_in(
     request: Request,
     token: Annotated[str, Form(min_length=1, max_length=1000, examples=["a-token-from-its-file"])],
 ) -> Response:
-    """Sets a cookie that scripts cannot read and other sites cannot use."""
+    """Sets a cookie that scripts cannot read and other sites cannot use.
+
+    Taken from the page at `/login` alone, whose `csrf_token` has to come along.
+    """
     response = Response(status_code=303, headers={"Location": "/"})
     access: Access = request.app.state.access
     access.log_in(request, token, response)
+    forms_of(request).end_visit(response)
     return response
 
 
@@ -278,7 +289,9 @@ def _place(cursor: str) -> int:
         return 0
     try:
         word, place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split()
-        if word == "after" and place.isascii() and place.isdecimal():
+        known = word == "after" and place.isascii() and place.isdecimal()
+        # Databases count no further.
+        if known and int(place) < 2**63:
             return int(place)
     except ValueError:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,14 +14,18 @@ from medshadow import __version__
 from medshadow.retrieval.answer import NOTICE
 from medshadow.service import api, curation, dicom_api
 from medshadow.service.access import Access
+from medshadow.service.csrf import Forms
 from medshadow.service.dicomweb import DicomWeb
 from medshadow.service.engine import LookupEngine
 from medshadow.service.guard import Guard, keep_uploads_in_memory
 from medshadow.service.pages import add_pages
 from medshadow.service.problems import SCHEMA, install_problems
 from medshadow.service.settings import ServiceSettings
+from medshadow.service.workers import Workers
 
 _FORGET_EVERY_SECONDS = 30
+# Threads that wait for the DICOMweb server.
+_WAITING = 4
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -28,7 +33,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     ``app.state`` holds ``engine`` (:class:`LookupEngine`), ``access`` (:class:`Access`) and
     ``settings``, and ``dicomweb`` (:class:`DicomWeb`, or None where no server is named). The
-    application closes the engine when it shuts down.
+    application closes the engine, and what waits for that server, when it shuts down.
 
     Args:
         settings: what to serve, and to whom.
@@ -59,8 +64,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.access = access
+    app.state.forms = Forms(settings)
     app.state.settings = settings
     app.state.dicomweb = dicomweb
+    app.state.waiting = Workers(replace(settings.limits, workers=_WAITING))
     install_problems(app)
     app.add_middleware(Guard, access=access, settings=settings)
     app.include_router(api.router)
@@ -80,6 +87,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         forgetting.cancel()
         with suppress(asyncio.CancelledError):
             await forgetting
+        app.state.waiting.close()
         app.state.engine.close()
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import anyio
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from medshadow.errors import DataError, ImageReadError, ImageTooLargeError
+from medshadow.retrieval import LookupAnswer
 from medshadow.service.api import JSON, PROBLEMS, Engine, Reader
 from medshadow.service.dicomweb import DicomWeb, Instance
 from medshadow.service.dicomweb_line import DicomWebError, InstanceNotFoundError
 from medshadow.service.models import Answer, Answered, Asked, K, Where, answer_of
 from medshadow.service.problems import Problem
 from medshadow.service.structured_report import lookup_report
+from medshadow.service.workers import Workers
 
 T = TypeVar("T")
-
-# Waiting for another server must not take the workers away from those who upload images.
-_WAITING = anyio.CapacityLimiter(4)
 
 router = APIRouter(responses=PROBLEMS)  # type: ignore[arg-type]
 
@@ -75,14 +73,31 @@ def dicomweb_of(request: Request) -> DicomWeb:
     return found
 
 
-async def fetched(dicomweb: DicomWeb, reference: str) -> Instance:
-    """Fetch an image by its reference.
+async def fetched(request: Request, reference: str) -> Instance:
+    """Fetch an image from the DICOMweb server by its reference.
 
     Raises:
-        Problem: 422 for a reference to another server or an image that cannot be read, 413 for one
-            too large, 404 where there is none, 502 where the server does not answer as it should.
+        Problem: 422 for a reference to another server or an image that cannot be read, and where
+            there is no server, 413 for an image too large, 404 where there is none, 502 where the
+            server does not answer as it should, 503 where it takes too long or too many wait.
     """
-    return await _ask(lambda: dicomweb.instance(reference))
+    dicomweb = dicomweb_of(request)
+    return await _ask(request, lambda: dicomweb.instance(reference))
+
+
+async def stored(request: Request, image: Instance, answer: LookupAnswer) -> str:
+    """Store an answer as a structured report beside the image that was looked up.
+
+    Returns:
+        The report's reference.
+
+    Raises:
+        Problem: as :func:`fetched`; 422 where no case was found.
+    """
+    dicomweb, found = dicomweb_of(request), answer.to_dict()
+    return await _ask(
+        request, lambda: dicomweb.store(lookup_report(found, image.header, image.frame))
+    )
 
 
 @router.post(
@@ -95,14 +110,14 @@ async def fetched(dicomweb: DicomWeb, reference: str) -> Instance:
 async def report(
     person: Reader,
     engine: Engine,
-    dicomweb: Annotated[DicomWeb, Depends(dicomweb_of)],
+    request: Request,
     asked: ReportAsked,
 ) -> Reported:
     """The report is a DICOM Enhanced SR in the image's own study: unverified, for research only.
 
     The image's patient and study are copied into it, as DICOM demands; they are kept nowhere else.
     """
-    image = await fetched(dicomweb, asked.reference)
+    image = await fetched(request, asked.reference)
     token, answer = await engine.lookup(
         image.pixels,
         k=asked.k,
@@ -112,14 +127,15 @@ async def report(
         exclude_groups=asked.exclude_groups,
         by=person.name,
     )
-    found = answer.to_dict()
-    stored = await _ask(lambda: dicomweb.store(lookup_report(found, image.header, image.frame)))
-    return Reported(report=stored, answer=answer_of(token, found, {}))
+    place = await stored(request, image, answer)
+    return Reported(report=place, answer=answer_of(token, answer.to_dict(), {}))
 
 
-async def _ask(question: Callable[[], T]) -> T:
+async def _ask(request: Request, question: Callable[[], T]) -> T:
+    # Waiting for another server must not take the workers away from those who upload images.
+    waiting: Workers = request.app.state.waiting
     try:
-        return await anyio.to_thread.run_sync(question, limiter=_WAITING)
+        return await waiting.run(question)
     except ImageTooLargeError as error:
         problem = Problem(413, str(error))
     except (DataError, ImageReadError) as error:

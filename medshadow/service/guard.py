@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartParser
+from starlette.formparsers import MultiPartParser, parse_options_header
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medshadow.service.access import Access, Person, unauthorized
+from medshadow.service.access import Access, Person, bearer_token, unauthorized
 from medshadow.service.problems import Problem, busy, problem_response
 from medshadow.service.rates import Rate
 from medshadow.service.settings import ServiceSettings
@@ -29,6 +29,9 @@ _STRANGERS_BYTES = 2**14
 # Beside its file a multipart body holds fields and boundaries.
 _FORM_BYTES = 2**16
 _MOST_REQUESTS = 256
+# Few and quick, so that strangers cannot take the places of those who are known.
+_STRANGERS_REQUESTS = 64
+_STRANGERS_SECONDS = 10.0
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _PROBES = ("/health", "/ready")
 
@@ -69,6 +72,7 @@ class Guard:
         self._limits = settings.limits
         self._rate = Rate(settings.limits.requests_per_minute)
         self._requests = 0
+        self._strangers = 0
         self._uploads = 0
         self._headers = dict(HEADERS)
         if settings.secure_cookies:
@@ -112,20 +116,29 @@ class Guard:
         scope["medshadow.person"] = person
         if person is None and scope["path"].startswith("/api/"):
             raise unauthorized("Expected a bearer token or a session.")
-        if scope["path"] not in _PROBES:
+        is_probe = scope["path"] in _PROBES
+        if not is_probe:
             self._take_turn(person, connection)
-        is_upload = connection.headers.get("content-type", "").startswith("multipart/")
-        most = self._most_bytes(person, is_upload)
+        is_stranger = person is None and not is_probe
+        is_form = _is_multipart(connection)
+        most = self._most_bytes(person, is_form)
+        # What names an image in place of sending it holds no memory while it waits for it.
+        is_upload = is_form and person is not None and not _is_short(connection)
         _refuse_length(connection, most)
         self._requests += 1
+        self._strangers += is_stranger
         self._uploads += is_upload
         try:
+            if self._strangers > _STRANGERS_REQUESTS and is_stranger:
+                raise busy("Too many requests of strangers at one time; try again in a moment.")
             if self._uploads > self._limits.workers + self._limits.queue:
                 raise busy("Too many uploads at one time; try again in a moment.")
-            bounded = _bounded(receive, most, self._limits.seconds)
-            await self._app(scope, bounded, send)
+            seconds = self._limits.seconds
+            seconds = seconds if person is not None else min(seconds, _STRANGERS_SECONDS)
+            await self._app(scope, _bounded(receive, most, seconds), send)
         finally:
             self._requests -= 1
+            self._strangers -= is_stranger
             self._uploads -= is_upload
 
     def _take_turn(self, person: Person | None, connection: HTTPConnection) -> None:
@@ -134,10 +147,10 @@ class Guard:
         if wait:
             raise Problem(429, "Too many requests.", {"Retry-After": str(wait)})
 
-    def _most_bytes(self, person: Person | None, is_upload: bool) -> int:
+    def _most_bytes(self, person: Person | None, is_form: bool) -> int:
         if person is None:
             return _STRANGERS_BYTES
-        return self._limits.max_bytes + _FORM_BYTES if is_upload else MOST_BYTES
+        return self._limits.max_bytes + _FORM_BYTES if is_form else MOST_BYTES
 
 
 def keep_uploads_in_memory() -> None:
@@ -152,9 +165,10 @@ def _refuse_other_sites(connection: HTTPConnection, method: str) -> None:
     """Cookies and proxies speak for a person whatever page sends the request: ours alone may.
 
     Browsers tell where a request comes from, by fetch metadata and by origin; programs tell
-    neither, and have no cookies that a page could use.
+    neither, and have no cookies that a page could use. A token is sent by programs alone; other
+    schemes of the Authorization header browsers fill in by themselves, whatever page asks.
     """
-    if method in _SAFE or "authorization" in connection.headers:
+    if method in _SAFE or bearer_token(connection) is not None:
         return
     site = connection.headers.get("sec-fetch-site")
     origin = connection.headers.get("origin")
@@ -162,6 +176,24 @@ def _refuse_other_sites(connection: HTTPConnection, method: str) -> None:
     foreign = origin is not None and urlsplit(origin).netloc.lower() != ours
     if site not in (None, "same-origin", "none") or (site is None and foreign):
         raise Problem(403, "The request comes from another site.")
+
+
+def _is_multipart(connection: HTTPConnection) -> bool:
+    """Whether the body is multipart, as the parser of forms will see it.
+
+    Raises:
+        Problem: 415 where it names a character set: the parser would use whatever codec that is
+            the name of, some of which take minutes for a megabyte.
+    """
+    kind, options = parse_options_header(connection.headers.get("content-type"))
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise Problem(415, "Expected UTF-8.")
+    return kind.startswith(b"multipart/")
+
+
+def _is_short(connection: HTTPConnection) -> bool:
+    length = connection.headers.get("content-length", "")
+    return length.isdecimal() and len(length) < 15 and int(length) <= _FORM_BYTES
 
 
 def _refuse_length(connection: HTTPConnection, most: int) -> None:

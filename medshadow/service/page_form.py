@@ -12,6 +12,7 @@ from medshadow.retrieval import Condition
 from medshadow.service.problems import Problem
 
 COUNTS = (8, 16, 32, 64)
+_LONGEST_REFERENCE = 500
 _TITLES = {
     "labels": "Diagnosis",
     "dx_type": "Established by",
@@ -61,6 +62,16 @@ class Filter:
         """Whether it narrows the search."""
         return bool(self.chosen or self.low or self.high)
 
+    @property
+    def in_words(self) -> str:
+        """What it asks for, such as "age from 50 to 60"."""
+        ends = (
+            ("", dict(self.values).get(self.chosen, "")),
+            ("from ", self.low),
+            ("to ", self.high),
+        )
+        return " ".join([self.title.lower(), *(word + end for word, end in ends if end)])
+
 
 @dataclass(frozen=True)
 class Form:
@@ -77,6 +88,10 @@ class Form:
         excluded: groups to leave out.
         relevant: cases marked as relevant.
         not_relevant: cases marked as not relevant.
+        asks_reference: whether an image can be named on a DICOM server.
+        reference: the instance that was named, to be looked up now.
+        reference_error: what is wrong with it.
+        source: the instance that the image looked up before came from.
     """
 
     filters: tuple[Filter, ...]
@@ -89,6 +104,10 @@ class Form:
     excluded: tuple[str, ...] = ()
     relevant: tuple[str, ...] = ()
     not_relevant: tuple[str, ...] = ()
+    asks_reference: bool = False
+    reference: str = ""
+    reference_error: str = ""
+    source: str = ""
     counts: tuple[int, ...] = field(default=COUNTS)
 
     @property
@@ -106,10 +125,15 @@ class Form:
         return " and ".join(map(str, conditions)) or None
 
     @property
+    def narrowed(self) -> tuple[str, ...]:
+        """The filter in words."""
+        return tuple(one.in_words for one in self.filters if one.is_set)
+
+    @property
     def carried(self) -> tuple[tuple[str, str], ...]:
         """Name and value of what a refined search has to be told again."""
         fields = [("laterality", self.laterality), ("k", str(self.k))]
-        fields += [("prevalence", self.prevalence)]
+        fields += [("prevalence", self.prevalence), ("source", self.source)]
         fields += [("exclude", group) for group in self.excluded]
         for one in self.filters:
             fields += [(f"is:{one.name}", one.chosen)]
@@ -132,6 +156,7 @@ def read_form(
     names: Mapping[str, str],
     *,
     calibrated: bool,
+    asks_reference: bool = False,
     data: FormData | None = None,
 ) -> Form:
     """The form for an archive, filled in with what was sent.
@@ -141,6 +166,7 @@ def read_form(
             are no filter.
         names: label to diagnosis in words.
         calibrated: whether the archive can give a probability.
+        asks_reference: whether an image can be named on a DICOM server.
         data: what was sent; None for an empty form.
 
     Raises:
@@ -165,6 +191,9 @@ def read_form(
         excluded=tuple(dict.fromkeys(str(one) for one in sent.getlist("exclude"))),
         relevant=_marked(sent, "relevant"),
         not_relevant=_marked(sent, "not"),
+        asks_reference=asks_reference,
+        reference=_text(sent, "reference")[:_LONGEST_REFERENCE] if asks_reference else "",
+        source=_text(sent, "source")[:_LONGEST_REFERENCE] if asks_reference else "",
     )
 
 

@@ -90,7 +90,6 @@ def answer_view(
         "nearest_found": nearest is not None
         and any(case.case_id == nearest["case_id"] for case in cases),
         "refined": answer.refined,
-        "where": answer.where,
         "matching": answer.matching_groups,
         "unseen_marks": unseen,
         "most_often": most_often(shares),

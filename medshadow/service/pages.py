@@ -6,11 +6,12 @@ Nothing that names a case or a person is ever in a URL, and nothing is asked of 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -21,7 +22,9 @@ from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 
 from medshadow.retrieval import LookupAnswer
-from medshadow.service.access import Person, check_csrf, csrf_token, person_of, require_reader
+from medshadow.service.access import Person, person_of, require_reader
+from medshadow.service.csrf import OwnForm, csrf_token, forms_of
+from medshadow.service.dicom_api import fetched, stored
 from medshadow.service.engine import LookupEngine
 from medshadow.service.page_form import Form, read_form
 from medshadow.service.page_view import answer_view
@@ -42,20 +45,6 @@ _templates = Environment(
 Reader = Annotated[Person, Depends(require_reader)]
 
 
-async def own_form(request: Request) -> AsyncIterator[FormData]:
-    """Dependency: what our own page sent, closed when it has been answered.
-
-    Raises:
-        Problem: 403 for a form that is not from our page.
-    """
-    async with request.form() as data:
-        await check_csrf(request)
-        yield data
-
-
-Sent = Annotated[FormData, Depends(own_form)]
-
-
 def add_pages(app: FastAPI) -> None:
     """Give an application its web page, its files, and a page for what goes wrong."""
     app.include_router(router)
@@ -69,7 +58,7 @@ async def start(request: Request) -> Response:
     if person_of(request) is None:
         return RedirectResponse(f"{_base(request)}login", 303)
     archive = await _archive(request)
-    return _page(request, archive, _form(archive))
+    return _page(request, archive, _form(request, archive))
 
 
 @router.get("/login")
@@ -79,32 +68,39 @@ async def sign_in(request: Request) -> Response:
 
 
 @router.post("/lookup")
-async def look_up(request: Request, person: Reader, data: Sent) -> Response:
+async def look_up(request: Request, person: Reader, data: OwnForm) -> Response:
     """Look an image up: the one that was sent, or again the one that the token names."""
     archive, engine = await _archive(request), _engine(request)
-    form = _form(archive, data)
-    image = await _sent_image(data)
+    form = _form(request, archive, data)
+    try:
+        image = await _new_image(request, form, data)
+    except Problem as problem:
+        if not problem.errors or "hx-request" in request.headers:
+            raise
+        form = replace(form, reference_error=str(problem.detail))
+        return _page(request, archive, form, status=problem.status_code)
     if image is not None:
         # What was left out belonged to the image before.
-        data = FormData([(k, v) for k, v in data.multi_items() if k != "exclude"])
-        form = _form(archive, data)
+        form = replace(
+            form,
+            excluded=(),
+            laterality=form.laterality or image.laterality,
+            reference="",
+            source=form.reference,
+        )
     token, answer = await engine.lookup(
-        engine.pixels(_token(data)) if image is None else image,
-        k=form.k,
-        where=form.where,
-        laterality=form.laterality or None,  # type: ignore[arg-type]
-        prevalence=form.share,
-        exclude_groups=form.excluded,
+        engine.pixels(_token(data)) if image is None else image.content,
         by=person.name,
+        **_wanted(form),
     )
     return await _answered(request, archive, form, token, answer)
 
 
 @router.post("/refine")
-async def refine(request: Request, person: Reader, data: Sent) -> Response:
+async def refine(request: Request, person: Reader, data: OwnForm) -> Response:
     """Search again from the image and the cases that were marked."""
     archive, engine = await _archive(request), _engine(request)
-    form, token = _form(archive, data), _token(data)
+    form, token = _form(request, archive, data), _token(data)
     if not form.relevant:
         raise Problem(422, "Mark at least one case as relevant to search again.")
     answer = await engine.refine(
@@ -119,7 +115,7 @@ async def refine(request: Request, person: Reader, data: Sent) -> Response:
 
 
 @router.post("/explain")
-async def explain(request: Request, person: Reader, data: Sent) -> Response:
+async def explain(request: Request, person: Reader, data: OwnForm) -> Response:
     """Two pictures that mark what made the image and a case alike."""
     engine = _engine(request)
     case_id = str(data.get("case_id", ""))
@@ -129,6 +125,16 @@ async def explain(request: Request, person: Reader, data: Sent) -> Response:
     )
     page = _templates.get_template("explain.html").render(case_id=case_id, **pictures)
     return HTMLResponse(page)
+
+
+@router.post("/report")
+async def report(request: Request, person: Reader, data: OwnForm) -> Response:
+    """Look the image up again where it came from, and store the answer beside it."""
+    form = _form(request, await _archive(request), data)
+    image = await fetched(request, form.source)
+    _, answer = await _engine(request).lookup(image.pixels, by=person.name, **_wanted(form))
+    await stored(request, image, answer)
+    return HTMLResponse(_templates.get_template("stored.html").render())
 
 
 def problem_page(request: Request, problem: Problem) -> Response:
@@ -145,8 +151,14 @@ def problem_page(request: Request, problem: Problem) -> Response:
 
 
 def _login(request: Request, error: str, status: int = 200) -> Response:
-    page = _templates.get_template("login.html").render(base=_base(request), error=error)
-    return HTMLResponse(page, status)
+    forms = forms_of(request)
+    visit = forms.begin_visit(request)
+    page = _templates.get_template("login.html").render(
+        base=_base(request), error=error, csrf=forms.token(person_of(request), visit)
+    )
+    response = HTMLResponse(page, status)
+    forms.keep_visit(response, visit)
+    return response
 
 
 async def _answered(
@@ -177,6 +189,7 @@ def _page(
     archive: Mapping[str, Any],
     form: Form,
     result: Mapping[str, Any] | None = None,
+    status: int = 200,
 ) -> Response:
     person = person_of(request)
     page = _templates.get_template("page.html").render(
@@ -195,7 +208,7 @@ def _page(
         result=result,
         kept_minutes=round(_engine(request).limits.kept_seconds / 60),
     )
-    return HTMLResponse(page)
+    return HTMLResponse(page, status)
 
 
 def _engine(request: Request) -> LookupEngine:
@@ -210,11 +223,12 @@ async def _archive(request: Request) -> dict[str, Any]:
     )
 
 
-def _form(archive: Mapping[str, Any], data: FormData | None = None) -> Form:
+def _form(request: Request, archive: Mapping[str, Any], data: FormData | None = None) -> Form:
     return read_form(
         archive["columns"],
         archive["diagnosis_names"],
         calibrated=archive["calibrated"],
+        asks_reference=request.app.state.dicomweb is not None,
         data=data,
     )
 
@@ -223,12 +237,40 @@ def _labels(archive: Mapping[str, Any]) -> list[str]:
     return [str(value) for value in archive["columns"]["label"].get("values", ())]
 
 
-async def _sent_image(data: FormData) -> bytes | None:
-    """The file that was sent; None where the field was left empty."""
-    image = data.get("image")
-    if not isinstance(image, UploadFile):
-        return None
-    return await image.read() or None
+def _wanted(form: Form) -> dict[str, Any]:
+    """What a lookup is told of the form."""
+    return {
+        "k": form.k,
+        "where": form.where,
+        "laterality": form.laterality or None,
+        "prevalence": form.share,
+        "exclude_groups": form.excluded,
+    }
+
+
+class _Image(NamedTuple):
+    content: bytes | np.ndarray
+    laterality: str = ""
+
+
+async def _new_image(request: Request, form: Form, data: FormData) -> _Image | None:
+    """The file that was sent or the instance that was named; None where there is neither.
+
+    Raises:
+        Problem: the instance cannot be had; its field is named.
+    """
+    file = data.get("image")
+    content = await file.read() if isinstance(file, UploadFile) else b""
+    if not form.reference:
+        return _Image(content) if content else None
+    try:
+        if content:
+            raise Problem(422, "Choose a file or name an instance, not both.")
+        instance = await fetched(request, form.reference)
+    except Problem as problem:
+        problem.errors = [{"field": "reference", "message": str(problem.detail)}]
+        raise
+    return _Image(instance.pixels, instance.laterality)
 
 
 def _token(data: FormData) -> str:

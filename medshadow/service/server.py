@@ -37,6 +37,7 @@ def run_server(settings: ServiceSettings, started: Callable[[str], object] = pri
     from threadpoolctl import threadpool_limits
 
     from medshadow.service.app import create_app
+    from medshadow.service.connections import BoundedConnection
 
     app = create_app(settings)
     # The workers use every core already: threads inside of them would only wait for each other.
@@ -46,6 +47,8 @@ def run_server(settings: ServiceSettings, started: Callable[[str], object] = pri
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedConnection,
+        ws="none",
         # The guard's own lines name the route; paths and query strings may hold anything.
         access_log=False,
         log_config=None,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,8 +63,20 @@ def _archive(folder: Path, kind: str) -> tuple[Path, ...]:
 
 
 @pytest.fixture(scope="session")
-def _serve(integration, tmp_path_factory):
-    """Start a service of drawn cases in a thread: kind -> Service."""
+def archive(tmp_path_factory):
+    """Drawn cases, made once a kind: kind -> (folder, images that were kept out)."""
+
+    @cache
+    def made(kind: str) -> tuple[Path, tuple[Path, ...]]:
+        folder = tmp_path_factory.mktemp(kind)
+        return folder, _archive(folder, kind)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def serve(integration):
+    """Serve a folder with a store and a model from a thread: (folder, images), ... -> Service."""
     integration(find_spec("fastapi") is not None, "the service's packages: medshadow[service]")
     import uvicorn
 
@@ -73,17 +86,19 @@ def _serve(integration, tmp_path_factory):
 
     running = []
 
-    def start(kind: str, **settings) -> Service:
-        folder = tmp_path_factory.mktemp(kind)
-        queries = _archive(folder, kind)
+    def start(archive, *, onnx=False, **settings) -> Service:
+        folder, queries = archive
         with CaseStore(folder / "cases.db") as store:
             cases = frozenset(store.frame()["case_id"])
         listening = socket.create_server(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         told = ServiceSettings(folder / "cases.db", folder / "model", port=port, **settings)
         with pytest.MonkeyPatch.context() as patch:
-            # To export a network takes longer than all the lookups of these tests.
-            patch.setattr(engine, "best_encoder", lambda embedder, threads: TorchEncoder(embedder))
+            if not onnx:
+                # To export a network takes longer than all the lookups of most of these tests.
+                patch.setattr(
+                    engine, "best_encoder", lambda embedder, threads: TorchEncoder(embedder)
+                )
             app = create_app(told)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -102,15 +117,15 @@ def _serve(integration, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def lesions(_serve) -> Service:
+def lesions(serve, archive) -> Service:
     """Drawn lesions, open to this machine."""
-    return _serve("lesions", insecure_local=True)
+    return serve(archive("lesions"), insecure_local=True)
 
 
 @pytest.fixture(scope="session")
-def eyes(_serve) -> Service:
+def eyes(serve, archive) -> Service:
     """Drawn eyes, which may have several diseases, for who knows the token."""
-    return _serve("fundi", reader_token=READER)
+    return serve(archive("fundi"), reader_token=READER)
 
 
 # Closed after each file: while it runs, its event loop keeps others from running in this thread.

@@ -89,6 +89,27 @@ def test_next_and_previous_go_through_the_cases(answered):
     assert answered.locator('[data-step="1"]').is_disabled()
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1024, 600), (390, 844)])
+def test_the_comparison_hides_neither_the_notice_nor_the_archive(
+    visit, lesions, look_up, screenshot, width, height
+):
+    page = visit(lesions, width=width, height=height)
+    look_up(page, lesions.queries[0])
+    compare(page, 2)
+    page.click("[data-explain]")
+    page.wait_for_selector(".overlay >> nth=1")
+    terms = page.locator("#compare .terms")
+    box = terms.bounding_box()
+    assert 0 <= box["y"] <= box["y"] + box["height"] <= height
+    text = terms.inner_text()
+    assert "Research use only" in text
+    assert f"{len(lesions.cases)} images of" in text
+    assert "drawn by MedShadow" in text
+    screenshot(page, f"explained-{width}")
+    # What the tint means can be read beside the tint.
+    assert page.locator("[data-explained]").bounding_box()["y"] < height
+
+
 def test_a_malignant_case_is_marked_in_the_comparison_too(answered):
     answered.click("#nearest [data-compare]")
     assert "malignant" in answered.inner_text("#compare-title")

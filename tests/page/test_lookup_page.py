@@ -101,6 +101,9 @@ def test_a_filter_keeps_the_nearest_malignant_case(visit, lesions, look_up):
     page.wait_for_selector('[data-code="malignant_outside_filter"]')
     assert set(page.locator(".grid .case-name").all_inner_texts()) == {"melanocytic naevus nv"}
     assert "Does not meet the filter" in page.inner_text("#nearest")
+    # Its rank is not one among the cases beside it.
+    assert re.search(r"rank \d+ without the filter", page.inner_text("#nearest"))
+    assert "Only cases with diagnosis melanocytic naevus: " in page.inner_text("#found")
     # All of them are naevi because that was asked for: their number is no vote.
     assert page.inner_text("#vote-title") == "Vote held back"
     assert not page.locator(".shares").is_visible()

@@ -47,6 +47,9 @@ def test_what_is_chosen_reads_as_a_filter():
         ("localization", "=", 'the "knee"'),
     ]
     assert form.filtered == {"labels", "age", "localization"}
+    assert form.narrowed == ("diagnosis melanoma", "age from 49.5", 'site the "knee"')
+    assert form_of(("min:age", "50"), ("max:age", "60")).narrowed == ("age from 50 to 60",)
+    assert form_of().narrowed == ()
 
 
 def test_what_is_carried_makes_the_same_form_again():

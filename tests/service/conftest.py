@@ -1,6 +1,7 @@
 """A service of drawn lesions behind a small network with random weights."""
 
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from medshadow.service import Limits, ServiceSettings, create_app, engine
 
 READER = "reader-token-of-the-tests"
 CURATOR = "curator-token-of-the-tests"
+FORM_TOKEN = re.compile(r'name="csrf_token" value="(\w+)"')
 LABELS = ("nv", "nv", "mel", "bkl", "bcc")
 
 
@@ -53,6 +55,12 @@ def _embedder(pixels: list[np.ndarray]) -> Embedder:
     with torch.no_grad():
         embedder.train()(torch.stack([views(image)[0] for image in pixels]))
     return embedder.eval()
+
+
+@pytest.fixture(scope="session", name="draw_lesion")
+def _draw_lesion():
+    """Draw a lesion: seed -> uint8 height x width x 3."""
+    return draw_lesion
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +157,17 @@ def stranger(serve):
 def tokens():
     """The tokens of the reader and of the curator."""
     return SimpleNamespace(reader=READER, curator=CURATOR)
+
+
+@pytest.fixture(scope="session")
+def log_in():
+    """Sign in as a browser does: load the page with the form, and send it."""
+
+    def sign_in(client, token, **how):
+        form = FORM_TOKEN.search(client.get("/login").text)[1]
+        return client.post("/login", data={"csrf_token": form, "token": token}, **how)
+
+    return sign_in
 
 
 @pytest.fixture(scope="session")

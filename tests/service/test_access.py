@@ -1,11 +1,10 @@
 """Who gets in, as what, and how those who try are slowed down."""
 
 import hmac
-import re
 
 import pytest
 
-from medshadow.service.access import Sessions
+from medshadow.service.access import Person, Sessions
 from medshadow.service.settings import Limits
 
 PROXY = {"identity_header": "X-User", "trusted_proxies": ("127.0.0.1",)}
@@ -54,19 +53,19 @@ def test_readers_are_no_curators(serve, tokens, method, path):
     assert response.status_code != 403
 
 
-def test_wrong_tokens_are_slowed_down_by_address(serve, tokens):
+def test_wrong_tokens_are_slowed_down_by_address(serve, tokens, log_in):
     client = serve(limits=Limits(failed_logins_per_minute=3))
     statuses = [client.get("/api/archive", headers=bearer("wrong")).status_code for _ in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
     blocked = client.get("/api/archive", headers=bearer(tokens.reader))
     assert blocked.status_code == 429
     assert 0 < int(blocked.headers["retry-after"]) <= 20
-    assert client.post("/login", data={"token": tokens.reader}).status_code == 429
+    assert log_in(client, tokens.reader).status_code == 429
 
 
-def test_a_browser_session(stranger, tokens):
-    assert stranger.post("/login", data={"token": "wrong-token-of-tests"}).status_code == 401
-    response = stranger.post("/login", data={"token": tokens.reader})
+def test_a_browser_session(stranger, tokens, log_in):
+    assert log_in(stranger, "wrong-token-of-tests").status_code == 401
+    response = log_in(stranger, tokens.reader)
     assert (response.status_code, response.headers["location"]) == (303, "/")
     cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie
@@ -77,7 +76,7 @@ def test_a_browser_session(stranger, tokens):
     assert stranger.post("/logout").status_code == 403  # no CSRF token
     person = stranger.app.state.access.sessions
     name = stranger.cookies["medshadow"]
-    form = stranger.app.state.access.csrf_token(_reader_of(name))
+    form = stranger.app.state.forms.token(Person("reader", "reader", name))
     assert stranger.post("/logout", data={"csrf_token": form + "0"}).status_code == 403
     assert stranger.post("/logout", headers={"X-CSRF-Token": form}).status_code == 303
     assert person.role(name) is None
@@ -85,56 +84,19 @@ def test_a_browser_session(stranger, tokens):
     assert stranger.get("/api/archive").status_code == 401
 
 
-def _reader_of(session):
-    from medshadow.service import Person
-
-    return Person("reader", "reader", session)
-
-
-FORM_TOKEN = re.compile(r'name="csrf_token" value="(\w+)"')
-
-
-def sign_in(client, token):
-    """A new session of a browser: the page that it sees, and the token of the page's forms."""
-    client.cookies.clear()
-    assert client.post("/login", data={"token": token}).status_code == 303
-    return FORM_TOKEN.search(client.get("/").text)[1]
-
-
-@pytest.mark.parametrize("path", ["/lookup", "/refine", "/explain"])
-def test_the_page_s_forms_must_come_from_this_session(stranger, tokens, lesion, path):
-    earlier = sign_in(stranger, tokens.reader)
-    own = sign_in(stranger, tokens.reader)
-    assert own != earlier
-    store = stranger.app.state.engine.store
-    files = {"image": ("a.png", lesion)}
-    page = stranger.post("/lookup", data={"csrf_token": own}, files=files).text
-    case = re.search(r'name="mark:(\w+)"', page)[1]
-    image = re.search(r'name="token" value="([^"]+)"', page)[1]
-    form = {"token": image, f"mark:{case}": "relevant", "case_id": case}
-
-    entries = len(store.trail())
-    for wrong in ({}, {"csrf_token": ""}, {"csrf_token": earlier}, {"csrf_token": own + "0"}):
-        response = stranger.post(path, data={**form, **wrong})
-        assert response.status_code == 403
-        assert "not from this page" in response.text
-        assert case not in response.text
-    header = {"X-CSRF-Token": earlier}
-    assert stranger.post(path, data={**form, "csrf_token": own}, headers=header).status_code == 403
-    assert len(store.trail()) == entries
-    response = stranger.post(path, data={**form, "csrf_token": own})
-    assert response.status_code == 200
-    assert case in response.text
-
-
-def test_the_cookie_is_secure_unless_the_service_is_local(serve, tokens):
+def test_cookies_are_secure_unless_the_service_is_local(serve, tokens, log_in):
     client = serve(host="0.0.0.0", base_url="https://clinic.example")
-    response = client.post("/login", data={"token": tokens.reader})
-    cookie = response.headers["set-cookie"]
+    visit = client.get("/login").headers["set-cookie"]
+    response = log_in(client, tokens.reader)
+    cookie, left = response.headers.get_list("set-cookie")
+    assert visit.startswith("__Host-medshadow-visit=")
+    assert left.startswith('__Host-medshadow-visit="";')
     assert cookie.startswith("__Host-medshadow=")
-    assert "; Secure" in cookie
-    assert "Path=/" in cookie
-    assert "Domain" not in cookie
+    for one in (visit, cookie, left):
+        assert "; Secure" in one
+        assert "Path=/" in one
+        assert "HttpOnly" in one
+        assert "Domain" not in one
     assert response.headers["strict-transport-security"]
     assert client.get("/api/archive").status_code == 200
 
@@ -186,6 +148,9 @@ def test_behind_a_proxy_addresses_are_told_apart(serve):
     assert attempt("192.0.2.2") == 401
     # What the client itself put in front does not make it another one.
     assert attempt("198.51.100.9, 192.0.2.1") == 429
+    own, proxys = ("X-Forwarded-For", "198.51.100.9"), ("X-Forwarded-For", "192.0.2.1")
+    twice = [*bearer("wrong").items(), own, proxys]
+    assert client.get("/api/archive", headers=twice).status_code == 429
 
 
 def test_an_open_local_service_answers_to_its_own_name_alone(serve):
@@ -211,9 +176,17 @@ def test_an_open_local_service_answers_to_its_own_name_alone(serve):
         ({"Origin": "http://127.0.0.1:81"}, 403),
     ],
 )
-def test_other_sites_post_nothing(stranger, headers, status):
-    response = stranger.post("/login", data={"token": "wrong-token-of-tests"}, headers=headers)
-    assert response.status_code == status
+def test_other_sites_post_nothing(stranger, log_in, headers, status):
+    assert log_in(stranger, "wrong-token-of-tests", headers=headers).status_code == status
+
+
+def test_a_password_that_a_browser_sends_by_itself_is_no_token(serve, lesion):
+    client = serve(**PROXY)
+    headers = {"X-User": "dr.who", "Authorization": "Basic dXNlcjpwYXNz"}
+    files = {"image": ("a.png", lesion)}
+    for site, status in (("http://attacker.example", 403), ("http://127.0.0.1", 200)):
+        from_site = {**headers, "Origin": site}
+        assert client.post("/api/lookup", files=files, headers=from_site).status_code == status
 
 
 def test_no_other_site_may_read(reader):

@@ -19,11 +19,27 @@ function choose(file) {
   transfer.items.add(nameless(file));
   input.files = transfer.files;
   showChosen(input.files[0]);
-  // Which eye was shown before says nothing of this image.
-  const unsaid = find('input[name="laterality"][value=""]');
-  if (unsaid) unsaid.checked = true;
+  if (find("#reference")) {
+    find("#reference").value = "";
+    complainBeside("");
+  }
+  forgetEye();
   const change = input.closest("details");
   if (change) change.open = true;
+}
+
+// Which eye was shown before says nothing of another image.
+function forgetEye() {
+  const unsaid = find('input[name="laterality"][value=""]');
+  if (unsaid) unsaid.checked = true;
+}
+
+function nameInstance() {
+  find("#image").value = "";
+  find("[data-chosen]").textContent = "";
+  find("[data-preview]").hidden = true;
+  complainBeside("");
+  forgetEye();
 }
 
 function showChosen(file) {
@@ -43,6 +59,9 @@ function showChosen(file) {
 document.addEventListener("change", (event) => {
   if (event.target.id === "image" && event.target.files.length) choose(event.target.files[0]);
   if (event.target.name?.startsWith("mark:")) countMarks();
+});
+document.addEventListener("input", (event) => {
+  if (event.target.id === "reference") nameInstance();
 });
 
 // A drop anywhere counts: missing the box must not make the browser leave the page for the file.
@@ -88,8 +107,17 @@ function complain(text) {
   const words = document.createElement("p");
   words.textContent = text;
   box.append(words);
-  place.replaceChildren(box);
+  // The warnings of the answer that still stands below must not go.
+  find('[data-code="error"]', place)?.remove();
+  place.prepend(box);
   window.scrollTo({ top: 0 });
+}
+
+function complainBeside(text) {
+  find("#reference-error").textContent = text;
+  if (!text) return find("#reference").removeAttribute("aria-invalid");
+  find("#reference").setAttribute("aria-invalid", "true");
+  find("#reference").focus();
 }
 
 document.addEventListener("htmx:beforeSwap", (event) => {
@@ -101,6 +129,10 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   try {
     problem = JSON.parse(xhr.responseText);
   } catch { /* not JSON: the status alone is told */ }
+  if (problem.errors?.[0]?.field === "reference" && find("#reference")) {
+    complainBeside(problem.detail);
+    return;
+  }
   const what = problem.detail ?? problem.title ?? `The service answered ${xhr.status}.`;
   complain(xhr.status === 401 ? "Your session has ended. Reload this page and sign in again." : String(what));
 });
@@ -108,6 +140,7 @@ document.addEventListener("htmx:sendError", () => {
   complain("The service cannot be reached. Nothing was looked up.");
 });
 document.addEventListener("htmx:afterSwap", (event) => {
+  find("[data-stored]")?.focus();
   if (event.detail.target.id !== "main") return;
   const first = find("#alerts .warning") ? "Check first: " : "";
   // While the old page still stood beside the new one, marks of one name undid each other.
