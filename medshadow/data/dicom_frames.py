@@ -21,6 +21,7 @@ from pydicom.pixels import as_pixel_options, get_decoder
 from pydicom.uid import UID
 
 from medshadow.data.image_files import MAX_FRAME_BYTES, check_size, too_large
+from medshadow.data.image_parts import check_parts
 from medshadow.errors import ImageReadError
 
 _MAX_TILES = 2**14
@@ -86,6 +87,7 @@ def decode_frame(header: Dataset, pixels: Pixels, frame: int, path: object) -> S
         offsets = (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths)
     code = get_frame(pixels.file, frame, extended_offsets=offsets, number_of_frames=pixels.frames)
     _check_code(header, pixels.syntax, code, path)
+    check_parts(code, path)
     if pixels.syntax in _JPEG and _precision(code) == 8:
         return _jpeg(header, code)
     return _compressed(header, pixels, code, path)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medshadow.data.image_files import MAX_PIXELS, at_most_pixels, check_not_empty
+from medshadow.data.image_parts import check_parts
 from medshadow.data.readers import decode
 
 _NAME = "image"
@@ -28,7 +29,8 @@ def read_image_bytes(
 
     Raises:
         ImageTooLargeError: more pixels than that.
-        ImageReadError: as for ``read_image``; the message begins with "image".
+        ImageReadError: as for ``read_image``, and for a file of very many parts (see
+            ``check_parts``); the message begins with "image".
 
     Example:
         >>> from PIL import Image
@@ -38,5 +40,6 @@ def read_image_bytes(
         (2, 4, 3)
     """
     check_not_empty(_NAME, len(content))
+    check_parts(content, _NAME)
     with at_most_pixels(max_pixels):
         return decode(io.BytesIO(content), _NAME, frame)
