@@ -33,16 +33,18 @@ class _Side:
             rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.new_zeros(len(rows), 1)
         )
         self.finite = torch.isfinite(largest).all()
-        rows = torch.where(self.finite, rows, 0)
-        largest = torch.where(self.finite, largest, 0).clamp_min(torch.finfo(rows.dtype).tiny)
-        shrunk = rows / largest
+        limits = torch.finfo(rows.dtype)
+        largest = torch.where(self.finite, largest, 0).clamp_min(limits.tiny)
+        shrunk = (rows / largest).masked_fill_(~self.finite, 0)
         length = shrunk.norm(dim=1, keepdim=True)
         directed = length * largest > ZERO_NORM
-        self.units = torch.where(directed, shrunk / length.clamp_min(ZERO_NORM), 0)
-        self.compared = self.units if normalize else rows / scale
+        self.units = shrunk.div_(length.clamp_min(ZERO_NORM)).masked_fill_(~directed, 0)
+        self.compared = self.units
+        if not normalize:
+            self.compared = (rows / scale).masked_fill_(~self.finite, 0)
         self.norms = torch.where(directed, length * (largest / scale), 0)
         # A norm far below the scale may vanish beside it; what it divides stays finite.
-        inverse = (1 / self.norms).clamp_max(torch.finfo(rows.dtype).max)
+        inverse = (1 / self.norms).clamp_max(limits.max)
         self.inverse_norms = torch.where(directed, inverse, 0)
 
     def through_direction(self, gradient: Tensor) -> Tensor:
@@ -262,7 +264,7 @@ class _Multiplied(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, gradient: Tensor, by_loss: Tensor) -> Tensor:
         # A short row's gradient can be too long for float16: largest there is, never infinite.
         largest = torch.finfo(rows.dtype).max
-        return (gradient * by_loss).clamp(-largest, largest).to(rows.dtype)
+        return (gradient * by_loss).clamp_(-largest, largest).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
