@@ -13,7 +13,7 @@ from medshadow.training.distributed import process_group
 
 
 def run_config(config: str | Path, **values: Any) -> Any:
-    """Read a configuration, set values in it, and evaluate its ``run``.
+    """Read a configuration, set values in it, and evaluate its ``initialize`` and its ``run``.
 
     A configuration can run code: only ever load your own. Started by ``torchrun``, it joins the
     other ranks first (:func:`~medshadow.training.distributed.process_group`).
@@ -42,6 +42,8 @@ def run_config(config: str | Path, **values: Any) -> Any:
     with process_group():
         try:
             parser.get_parsed_content("output")  # refuses another run's folder before any work
+            if "initialize" in parser:
+                parser.get_parsed_content("initialize")
             return parser.get_parsed_content("run")[-1]
         except RuntimeError as error:
             raise _first_cause(error) from None

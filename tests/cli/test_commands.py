@@ -1,10 +1,8 @@
 """The command as its users meet it: real processes for exit codes, the app itself for the rest."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -121,27 +119,3 @@ def test_evaluate_repeats_the_figures_of_the_run(finished_run, phantoms, tmp_pat
     for name in ("test/recall_at_1", "frozen/recall_at_1", "majority/recall_at_1"):
         assert found[name] == pytest.approx(stored[name], abs=1e-5)
     assert (tmp_path / "figures" / "confusion.png").is_file()
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(phantoms, tmp_path):
-    # A test run in the background passes a handler on that ignores the signal.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    code += "from medshadow.cli import main; main()"
-    words = ["train", "--data", phantoms, "--out", tmp_path / "out", "--set", "train_size=32"]
-    words += ["--set", "embedder#preprocess#size=32", "--set", "images_per_class=2"]
-    words += ["--set", "fractions={training: 0.6, validation: 0.1, test: 0.3}"]
-    words += ["--set", "max_epochs=500", "--set", "batches_per_epoch=2", "--set", "bootstrap=0"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "out").glob("checkpoints/checkpoint*")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "--resume" in errors
-    assert "Traceback" not in errors

@@ -187,16 +187,11 @@ def test_overwrite_replaces_results_and_leaves_other_files(finished_run, tmp_pat
 def test_monai_runs_the_same_configuration(phantoms, tmp_path, small, finished_run, capsys):
     from monai.bundle import run
 
-    from medshadow.workflows.configuration import find_config
+    from medshadow.workflows.configuration import _first_cause, find_config
 
     out = tmp_path / "bundle"
-    run(
-        run_id="run",
-        config_file=str(find_config("dermatology")),
-        data_dir=str(phantoms),
-        output_dir=str(out),
-        **small,
-    )
+    how = {"run_id": "run", "config_file": str(find_config("dermatology")), **small}
+    run(data_dir=str(phantoms), output_dir=str(out), **how)
     expected = json.loads((finished_run[0] / "metrics.json").read_text())
     found = json.loads((out / "metrics.json").read_text())
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
@@ -204,6 +199,9 @@ def test_monai_runs_the_same_configuration(phantoms, tmp_path, small, finished_r
     shown = capsys.readouterr().out
     assert "silhouette" in shown
     assert "medshadow serve" in shown.replace("\n", "")
+    with pytest.raises(RuntimeError) as caught:  # before it looks for the data
+        run(data_dir=str(tmp_path / "nowhere"), output_dir=str(out), **how)
+    assert "pass --resume to go on" in str(_first_cause(caught.value))
 
 
 def test_a_start_that_fails_on_its_data_leaves_nothing_to_overwrite(tmp_path, small):
