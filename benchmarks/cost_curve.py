@@ -1,12 +1,16 @@
-"""How the engine's time and memory grow with the batch: a table, the slopes, and a plot.
+"""How the engine's time and memory grow with the batch: a table, the growth, and a plot.
 
-    python benchmarks/cost_curve.py                                  # S = 256 to 16384
+    python benchmarks/cost_curve.py                                  # S = 256 to 32768
     python benchmarks/cost_curve.py --largest 2048 --seconds 0.5 --plot /tmp/cost_curve.png
 
 Forward and backward over all triplets of one batch (random unit embeddings, equal classes), each
 figure from a fresh process, as in triplet_engine.py; the peer, which lists every triplet, as far as
-it has room. A slope is that of a straight line through the logarithms, fitted to the batches from
---fit-from on: below that, what does not grow with the batch weighs in.
+it has room. A slope is that of a straight line through the logarithms.
+
+The engine's memory has a part that does not grow: a tile of 32 MB, once a batch is large enough to
+fill it (below that the tile grows as S^2). So its memory is fitted as fixed + each * S, from the
+batches of --fit-from on, where the tile is full, and what a further row costs is told from size to
+size: where memory grows as S, that stays the same.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ ENGINE, PEER = "engine", "metric_learning"
 NAMES = {ENGINE: "MedShadow engine", PEER: "pytorch-metric-learning"}
 COLOURS = {ENGINE: "#0b6e6e", PEER: "#b4532a"}
 QUANTITIES = (("ms", "time of forward and backward (ms)"), ("mb", "peak memory above start (MB)"))
+GROWING: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "w", "linewidth": 1}
 Curve = dict[int, dict[str, Any]]
 
 
@@ -45,11 +51,7 @@ def main() -> None:
         print(f"{size:>6}" + "".join(column(size, way, curves, options) for way in options.ways))
         size *= 2
     for way, curve in curves.items():
-        slopes = {name: slope(curve, name, options.fit_from) for name, _ in QUANTITIES}
-        print(f"{NAMES[way]}: time ~ S^{slopes['ms']:.2f}, memory ~ S^{slopes['mb']:.2f}")
-    if sum(size >= options.fit_from for size in curves.get(ENGINE, ())) > 1:
-        fixed, each = straight_line(curves[ENGINE], options.fit_from)
-        print(f"{NAMES[ENGINE]}: memory ~ {fixed:.0f} MB + {1024 * each:.1f} kB for each row")
+        print("\n".join(growth(way, curve, options.fit_from)))
     if options.plot:
         draw({way: curve for way, curve in curves.items() if curve}, options)
         print(f"plot: {options.plot}")
@@ -60,8 +62,10 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--smallest", type=int, default=256, help="first S, then doubled")
-    parser.add_argument("--largest", type=int, default=16384, help="last S")
-    parser.add_argument("--fit-from", type=int, default=1024, help="smallest S of the slopes")
+    parser.add_argument("--largest", type=int, default=32768, help="last S")
+    parser.add_argument(
+        "--fit-from", type=int, default=4096, help="smallest S of the engine's fits"
+    )
     parser.add_argument("--dim", type=int, default=128, help="D")
     parser.add_argument("--classes", type=int, default=8, help="equal classes")
     parser.add_argument("--ways", nargs="+", choices=NAMES, default=list(NAMES), help="curves")
@@ -85,22 +89,49 @@ def column(size: int, way: str, curves: dict[str, Curve], options: argparse.Name
     return f"{curve[size]['ms']:>18.2f}{curve[size]['mb']:>10.1f}"
 
 
-def slope(curve: Curve, quantity: str, smallest: int) -> float:
+def growth(way: str, curve: Curve, fit_from: int) -> list[str]:
+    """Say how time and memory grow, the engine's memory as a fixed part and a growing one."""
+    large = full_tiles(curve, fit_from)
+    if way == PEER or len(large) < 3:
+        time, memory = slope(curve, "ms"), slope(curve, "mb")
+        return [f"{NAMES[way]}: time ~ S^{time:.2f}, memory ~ S^{memory:.2f}"]
+    fixed, each, apart = fit(large)
+    pairs = list(pairwise(sorted(large)))
+    steps = [(large[more]["mb"] - large[less]["mb"]) / (more - less) for less, more in pairs]
+    above = {size: {"mb": figures["mb"] - fixed} for size, figures in large.items()}
+    return [
+        f"{NAMES[way]}, S >= {fit_from}: time ~ S^{slope(large, 'ms'):.2f}",
+        f"    memory = {fixed:.0f} MB + {1024 * each:.2f} kB x S, within {apart:.0%}; "
+        f"above the {fixed:.0f} MB ~ S^{slope(above, 'mb'):.2f}",
+        "    a further row, from size to size: "
+        + ", ".join(
+            f"{1024 * step:.2f} kB (to {more})"
+            for step, (_, more) in zip(steps, pairs, strict=True)
+        ),
+    ]
+
+
+def full_tiles(curve: Curve, fit_from: int) -> Curve:
+    """The part of a curve where the engine's tile no longer grows."""
+    return {size: figures for size, figures in curve.items() if size >= fit_from}
+
+
+def slope(curve: Curve, quantity: str) -> float:
     """The exponent of growth: slope of log(quantity) over log(S)."""
-    points = [(s, f[quantity]) for s, f in curve.items() if s >= smallest and f[quantity] > 0]
-    if len(points) < 2:
-        points = [(s, f[quantity]) for s, f in curve.items() if f[quantity] > 0]
+    points = [(size, f[quantity]) for size, f in curve.items() if f[quantity] > 0]
     if len(points) < 2:
         return math.nan
     sizes, values = np.log(np.array(points)).T
     return float(np.polyfit(sizes, values, 1)[0])
 
 
-def straight_line(curve: Curve, smallest: int) -> tuple[float, float]:
-    """Memory as a fixed part, a tile, and one for each row of the batch: MB and MB a row."""
-    sizes = [size for size in curve if size >= smallest]
-    each, fixed = np.polyfit(sizes, [curve[size]["mb"] for size in sizes], 1)
-    return float(fixed), float(each)
+def fit(curve: Curve) -> tuple[float, float, float]:
+    """Memory as fixed + each * S: both in MB, and the largest relative distance from it."""
+    sizes = np.array(list(curve), dtype=float)
+    values = np.array([figures["mb"] for figures in curve.values()])
+    terms = np.stack([np.ones_like(sizes), sizes], axis=1)
+    (fixed, each), *_ = np.linalg.lstsq(terms / values[:, None], np.ones_like(values), rcond=None)
+    return fixed, each, float(np.abs(terms @ (fixed, each) / values - 1).max())
 
 
 def draw(curves: dict[str, Curve], options: argparse.Namespace) -> None:
@@ -127,38 +158,53 @@ def draw(curves: dict[str, Curve], options: argparse.Namespace) -> None:
 def draw_panel(
     axes: Any, curves: dict[str, Curve], quantity: str, power: int, fit_from: int
 ) -> None:
-    """Draw one quantity of every curve, and a guide below the engine's."""
+    """Draw one quantity of every curve, and a guide of slope 2 or 1 below the engine's."""
     for way, curve in curves.items():
-        points = [(size, figures[quantity]) for size, figures in curve.items()]
-        sizes, values = zip(*points, strict=True)
+        sizes = list(curve)
+        values = [figures[quantity] for figures in curve.values()]
         axes.loglog(sizes, values, marker="o", markersize=5, linewidth=2, color=COLOURS[way])
-        label = f"{NAMES[way]}\nslope {slope(curve, quantity, fit_from):.2f}"
-        at, place = len(points) // 2, {"xytext": (-8, 8), "ha": "right", "va": "bottom"}
+        at = len(sizes) // 2
+        place: dict[str, Any] = {"xytext": (-8, 8), "ha": "right", "va": "bottom"}
         if way == PEER:
-            label += ", no room beyond" if len(curve) < len(curves.get(ENGINE, ())) else ""
             at, place = -1, {"xytext": (10, 0), "ha": "left", "va": "center"}
-        axes.annotate(
-            label, points[at], textcoords="offset points", color=COLOURS[way], fontsize=9, **place
-        )
+        note(axes, (sizes[at], values[at]), label(way, curves, quantity, fit_from), way, **place)
         if way == ENGINE:
-            guide = [values[-1] / 3 * (size / sizes[-1]) ** power for size in sizes]
+            below = values[-1] / (4 if power == 2 else 12)
+            guide = [below * (size / sizes[-1]) ** power for size in sizes]
             axes.loglog(sizes, guide, linestyle=(0, (4, 3)), color="0.6", linewidth=1.2, zorder=0)
-            axes.annotate(
-                f"slope {power}",
-                (sizes[at], guide[at]),
-                xytext=(8, -6),
-                textcoords="offset points",
-                ha="left",
-                va="top",
-                color="0.45",
-                fontsize=9,
-            )
+            place = {"xytext": (8, -6), "ha": "left", "va": "top"}
+            note(axes, (sizes[at], guide[at]), f"as S$^{power}$" if power > 1 else "as S", **place)
+        large = full_tiles(curve, fit_from)
+        if way == ENGINE and quantity == "mb" and len(large) > 2:
+            fixed = fit(large)[0]
+            growing = [figures["mb"] - fixed for figures in large.values()]
+            axes.loglog(list(large), growing, color=COLOURS[way], **GROWING)
+            place = {"xytext": (6, -6), "ha": "left", "va": "top"}
+            note(axes, (list(large)[1], growing[1]), f"less the {fixed:.0f} MB", way, **place)
     ticks = sorted({size for curve in curves.values() for size in curve})
     axes.set_xticks(ticks, [str(size) for size in ticks])
     axes.yaxis.set_major_formatter("{x:,.6g}")
     axes.minorticks_off()
     axes.margins(y=0.12)
     axes.grid(True, color="0.92", linewidth=0.8)
+
+
+def label(way: str, curves: dict[str, Curve], quantity: str, fit_from: int) -> str:
+    """What a curve is, and how it grows."""
+    curve = curves[way]
+    large = full_tiles(curve, fit_from)
+    if way == PEER or len(large) < 3:
+        room = ", no room beyond" if len(curve) < len(curves.get(ENGINE, ())) else ""
+        return f"{NAMES[way]}\nas S$^{{{slope(curve, quantity):.1f}}}${room}"
+    if quantity == "ms":
+        return f"{NAMES[way]}\nas S$^{{{slope(large, quantity):.2f}}}$"
+    fixed, each, _ = fit(large)
+    return f"{NAMES[way]}\n{fixed:.0f} MB + {1024 * each:.1f} kB x S"
+
+
+def note(axes: Any, point: tuple[float, float], text: str, way: str = "", **place: Any) -> None:
+    colour = COLOURS.get(way, "0.45")
+    axes.annotate(text, point, textcoords="offset points", color=colour, fontsize=9, **place)
 
 
 if __name__ == "__main__":
