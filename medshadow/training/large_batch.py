@@ -28,7 +28,10 @@ def cached_backward(
     3. Encode again, chunk by chunk with a graph, and backpropagate the chunk's rows of that
        gradient.
 
-    The gradient is that of the plain batch; it costs a second forward pass. Dropout and stochastic
+    The gradient is that of the plain batch; it costs a second forward pass. Under autocast the
+    embeddings, the loss and its gradient by them are the plain batch's, too; the gradient of a
+    weight is rounded to bfloat16 chunk by chunk and summed in float32, so that it differs from the
+    plain batch's by those roundings, 2^-8 of each chunk's part at most. Dropout and stochastic
     depth draw the same in both passes, since the random state (CPU and CUDA) of every chunk is
     replayed. Batch norm in training mode normalises by the statistics of the chunk; its running
     statistics are updated once a batch, by those of all images together

@@ -93,10 +93,12 @@ def test_bfloat16_in_chunks_follows_bfloat16_on_the_plain_batch(make_trainer):
     plain.run()
     cached = make_trainer("cached", chunk_size=5, **still)
     cached.run()
-    assert cached.losses == pytest.approx(plain.losses, rel=2e-2)
+    # One loss is the same; then roundings (test_large_batch_bfloat16.py) add up.
+    assert cached.losses[0] == pytest.approx(plain.losses[0], rel=1e-6)
+    assert cached.losses == pytest.approx(plain.losses, rel=2e-3)
     moved = (weights_of(cached.embedder) - weights_of(make_trainer("new").embedder)).norm()
     apart = (weights_of(cached.embedder) - weights_of(plain.embedder)).norm()
-    assert apart < 0.05 * moved
+    assert apart < 0.015 * moved
 
 
 class Steep(nn.Module):
