@@ -22,8 +22,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
 }
 _CONDITION = re.compile(
-    r"""\s*(?P<key>[^=!<>"']+?)\s*(?P<op>!=|>=|<=|=|>|<)\s*
-        (?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^=!<>"']+?))
+    r"""\s*(?P<key>[^\s=!<>"'][^=!<>"']*?)\s*(?P<op>!=|>=|<=|=|>|<)\s*
+        (?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^\s=!<>"'][^=!<>"']*?))
         \s*(?:\sand\s|$)""",
     re.VERBOSE | re.IGNORECASE,
 )
