@@ -4,8 +4,8 @@ Collections hold an internal key, a mark (see ``Mirror``) and a vector, never wh
 case. Their index is FLAT: every vector is compared, so nothing is lost, with a filter or without.
 
 What a collection holds is asked with Strong consistency, which waits for everything that anybody
-wrote before, up to 200 ms. Searches then ask to see at least what was there at that time: Session
-consistency, after a write of this process that says nothing. It costs no waiting.
+wrote before, 200 ms as a rule. Searches then ask to see at least what was there at that time:
+Session consistency, after a write of this process that says nothing. It costs no waiting.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ MOST_HITS = 16_384
 
 _KEY, _MARK, _VECTOR = "key", "mark", "vector"
 _SECONDS = 8.0
-# A collection that is made ready to be searched is read by the server's nodes first.
-_SECONDS_LOADING = 600.0
+# A server that answers is waited for while its nodes read a collection, or what was put into it.
+_SECONDS_READING = 600.0
 _BYTES_AT_ONCE = 1 << 23
-_COLLECTION_GONE = (100, 101, 102)
+# Not found, not loaded, not yet loaded on every node.
+_COLLECTION_GONE = (100, 101, 103)
 _STRONG = {"consistency_level": "Strong"}
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class MilvusServer:
             )
         self.address = f"{parts.scheme}://{parts.hostname}:{parts.port or 19530}{parts.path}"
         try:
+            import grpc
             import pymilvus
         except ModuleNotFoundError as error:
             raise OptionalDependencyError(
@@ -72,6 +74,7 @@ class MilvusServer:
         for name in ("pymilvus", "pymilvus.milvus_client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._pymilvus = pymilvus
+        self._failures = (pymilvus.MilvusException, grpc.RpcError)
         with self._errors():
             self._client = pymilvus.MilvusClient(uri, token=token or "", timeout=_SECONDS)
 
@@ -107,7 +110,7 @@ class MilvusServer:
 
     def load(self, name: str) -> None:
         """Let a collection be searched, which it is already as a rule."""
-        self._ask(self._client.load_collection, name, timeout=_SECONDS_LOADING)
+        self._ask_patiently(self._client.load_collection, name)
 
     def fits(self, name: str, dim: int) -> bool:
         """Whether a collection is one as :meth:`create` makes it, for vectors of a dimension."""
@@ -145,7 +148,7 @@ class MilvusServer:
         keys, marks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for low in range(first, last + 1, MOST_HITS):
             high = min(low + MOST_HITS - 1, last)
-            rows = self._ask(
+            rows = self._ask_patiently(
                 self._client.query,
                 name,
                 f"{_KEY} >= {low} and {_KEY} <= {high}",
@@ -163,10 +166,12 @@ class MilvusServer:
         # of a deletion is none to Milvus 2.3.
         no_case = np.zeros(1, np.int64)
         self.put(name, no_case, no_case, np.eye(1, dim, dtype=np.float32))
+        self.count(name)
 
     def count(self, name: str) -> int:
         """How many keys a collection holds."""
-        (row,) = self._ask(self._client.query, name, output_fields=["count(*)"], **_STRONG)
+        what = {"output_fields": ["count(*)"], **_STRONG}
+        (row,) = self._ask_patiently(self._client.query, name, **what)
         return int(row["count(*)"])
 
     def beyond(self, name: str, key: int) -> int:
@@ -231,16 +236,21 @@ class MilvusServer:
         with self._errors():
             return call(*what, **{"timeout": _SECONDS, **how})
 
+    def _ask_patiently(self, call: Callable[..., T], *what: Any, **how: Any) -> T:
+        self._ask(self._client.get_server_version)
+        return self._ask(call, *what, **how, timeout=_SECONDS_READING)
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except self._pymilvus.MilvusException as error:
-            if error.code in _COLLECTION_GONE:
-                raise CollectionGoneError(f"Milvus at {self.address}: {error.message}") from None
+        except self._failures as error:
+            what = getattr(error, "message", None) or error.code().name
+            if getattr(error, "code", None) in _COLLECTION_GONE:
+                raise CollectionGoneError(f"Milvus at {self.address}: {what}") from None
             # Without its cause, which may hold what was sent to log in.
             raise StoreError(
-                f"Milvus at {self.address} does not answer as it should: {error.message}"
+                f"Milvus at {self.address} does not answer as it should: {what}"
             ) from None
 
 

@@ -97,6 +97,8 @@ class MilvusSimilarities:
 
     def above(self, floor: float) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`medshadow.retrieval.similarities.Similarities.above`."""
+        # As it is compared with similarities below, so that none that equals it is left out.
+        floor = float(np.float32(floor))
         while floor <= self._bound:
             self._ask_further(len(self._found))
         reaching = self._found >= floor
@@ -168,8 +170,9 @@ class MilvusSimilarities:
         """Make sure that no row that may be found is missing from answers that should be all."""
         for attempt in range(3):
             missing = np.setdiff1d(np.flatnonzero(self._allowed), rows)
-            # Those withdrawn or suspended since this ranking began are missing rightly.
-            missing = missing[self._vectors.of(missing).any(axis=1)]
+            if len(missing):
+                # Those withdrawn or suspended since this ranking began are missing rightly.
+                missing = missing[self._vectors.of(missing).any(axis=1)]
             if not len(missing):
                 break
             if attempt == 2:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from medshadow.errors import StoreError
+from medshadow.retrieval import CaseStore
 
 
 class Reader:
@@ -143,3 +144,24 @@ def test_what_is_refused_changes_nothing(any_store, some):
     assert any_store.version == before.version
     assert any_store.snapshot().keys.tolist() == before.keys.tolist()
     assert len(any_store.trail()) == trail
+
+
+def test_vectors_of_keys_that_may_be_shown(any_store, some):
+    some.fill(any_store, 5)
+    keys, vectors = any_store.snapshot().keys, any_store.embeddings()
+    any_store.set_consent("c1", "suspended")
+    any_store.withdraw("c2")
+    asked = np.array([keys[4], keys[1], 999, keys[0], keys[2]])
+    expected = [vectors[4], np.zeros(4), np.zeros(4), vectors[0], np.zeros(4)]
+    assert any_store.vectors_of(asked).tolist() == np.array(expected).tolist()
+    assert any_store.vectors_of(keys[:0]).shape == (0, 4)
+
+
+def test_names_are_the_store_s_own(any_store, tmp_path, settings):
+    name = any_store.keyed_name("mirror", "m1")
+    assert name == any_store.keyed_name("mirror", "m1")
+    assert len(name) == 16
+    assert set(name) <= set("0123456789abcdef")
+    with CaseStore.create(tmp_path / "other.db", **settings) as other:
+        names = {name, any_store.keyed_name("mark", "m1"), any_store.keyed_name("mirror", "m2")}
+        assert len(names | {other.keyed_name("mirror", "m1")}) == 4

@@ -86,6 +86,14 @@ def test_finds_what_exact_search_finds_beyond_what_milvus_gives_at_once(store, m
         search.vector_of("c7")
 
 
+def test_a_case_suspended_while_a_ranking_is_asked_is_not_shown(store, milvus):
+    frame, vectors = some_cases(np.random.default_rng(3), list("abcd"), 4, 6)
+    store.add(frame.assign(group=list("1234")), vectors, model_digest="m1")
+    ranking = milvus(store).rank(vectors[2])
+    store.set_consent("c", "suspended")
+    assert {hit.case_id for hit in ranking.nearest(9)} == {"a", "b", "d"}
+
+
 def test_sees_every_change_at_the_next_search(store, milvus):
     rng = np.random.default_rng(0)
     search = milvus(store)
