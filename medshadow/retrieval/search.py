@@ -158,7 +158,7 @@ class MilvusSearch(Search):
     """Nearest cases where the vectors of a store lie in Milvus, which may be many machines.
 
     Finds the same cases as :class:`ExactSearch`, in the same order and with the same similarities:
-    Milvus compares every vector (a FLAT index, asked with Strong consistency) and says which come
+    Milvus compares every vector (a FLAT index; all that was put in is seen) and says which come
     into question; those are compared again with the store's own, as is whether they may still be
     shown. What is known of the cases, all but the vectors, lies in this process's memory, and
     filters are applied there. Milvus is told numbers and vectors, nothing that is said of a case.
