@@ -113,3 +113,24 @@ def test_every_kind_is_a_packaged_configuration_whose_keys_the_demo_sets(kind):
         for part in key.split("#"):
             assert part in at, key
             at = at[part]
+
+
+@pytest.mark.slow
+def test_a_smaller_demo_learns_what_the_frozen_backbone_does_not_know(monkeypatch, tmp_path):
+    """The real thing, on a third of its lesions and a quarter of its steps."""
+    whole = demo.DEMOS["dermatology"]
+    smaller = {
+        **whole.settings,
+        "embedder#preprocess#size": 96,
+        "max_epochs": 2,
+        "batches_per_epoch": 15,
+        "images_per_class": 6,
+        "bootstrap": 0,
+        "progress": False,
+    }
+    drawn = {**whole.phantoms, "lesions": 160, "progress": False}
+    monkeypatch.setitem(demo.DEMOS, "dermatology", demo.Demo("ham10000", drawn, smaller))
+    found = demo.run_demo(tmp_path).metrics
+    assert found["test/map_at_r"] > 2 * found["frozen/map_at_r"]
+    assert found["test/recall_at_1"] > found["frozen/recall_at_1"] + 0.1
+    assert found["test/recall_at_1"] > found["majority/recall_at_1"] + 0.1
