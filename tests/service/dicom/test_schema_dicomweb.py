@@ -152,10 +152,10 @@ def test_with_an_unsound_server(ask_all, answers):
 def test_with_a_server_that_takes_its_time(ask_all):
     with serving([(200, RELATED, PART % bytes(40))], wait=0.02) as url:
         started = time.monotonic()
-        assert statuses(ask_all(url, [ABSENT], examples=3, seconds=0.5)) == {503}
+        assert {503} <= statuses(ask_all(url, [ABSENT], examples=3, seconds=0.5)) <= {422, 503}
         assert time.monotonic() - started < 60
     with serving([(200, RELATED, PART % bytes(4))], wait=0.001) as url:
-        assert statuses(ask_all(url, [ABSENT], examples=2)) == {502}
+        assert {502} <= statuses(ask_all(url, [ABSENT], examples=3)) <= {422, 502}
 
 
 def test_a_server_that_is_slow_keeps_nobody_from_uploading(serve, tokens, settings, lesion):
