@@ -323,6 +323,18 @@ def test_one_process_needs_no_group():
     assert ranks.from_first_rank(lambda: 4) == 4
 
 
+def test_more_ranks_than_cuda_devices_are_refused_before_they_meet(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(ValueError, match="started 2 ranks on a machine with 1 CUDA devices"),
+        ranks.process_group(),
+    ):
+        pass
+    assert not dist.is_initialized()
+
+
 if __name__ == "__main__":
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
