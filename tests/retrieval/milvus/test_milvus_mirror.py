@@ -109,6 +109,8 @@ def test_what_others_do_to_the_collection_is_made_good(search, filled, milvus, q
         found(search, query)
     monkeypatch.undo()
     client.delete(mirror.name, filter="key in [3, 4, 5]")
+    search.rank(query)
+    assert len(server.marks(mirror.name, 1, 99)[0]) == 40
     assert found(search, query) == expected
 
     # Rows that go while it answers are missed where every row is asked for.
