@@ -24,7 +24,7 @@ def make(make_lesion_trainer, lesion_cases):
 
 
 def test_an_epoch_is_the_mean_of_its_steps_and_all_metrics(make):
-    trainer = make("means", epochs=2)
+    trainer = make("history_means", epochs=2)
     trainer.run()
     first, second = trainer.history.epochs
     assert (first["epoch"], second["epoch"]) == (1, 2)
@@ -38,16 +38,16 @@ def test_an_epoch_is_the_mean_of_its_steps_and_all_metrics(make):
 
 
 def test_a_resumed_run_has_the_epochs_of_all_of_it(make):
-    whole = make("whole", epochs=2)
+    whole = make("history_whole", epochs=2)
     whole.run()
-    make("parts", epochs=1).run()
-    resumed = make("parts", epochs=2)
+    make("history_parts", epochs=1).run()
+    resumed = make("history_parts", epochs=2)
     resumed.run(resume=True)
     assert len(resumed.losses) == 3
     assert [row["train/loss"] for row in resumed.history.epochs] == [
         row["train/loss"] for row in whole.history.epochs
     ]
-    finished = make("parts", epochs=2)
+    finished = make("history_parts", epochs=2)
     finished.run(resume=True)
     assert finished.losses == []
     assert finished.history.epochs == resumed.history.epochs
