@@ -127,8 +127,13 @@ def few_cases(found: int, k: int, where: str) -> list[LookupWarning]:
     """Fewer cases than were asked for."""
     if found >= k:
         return []
-    which = f"meet the filter {where}" if where else "are in the archive"
-    text = f"Only {found} distinct cases {which}; {k} were asked for."
+    one = found == 1
+    cases = "distinct case" if one else "distinct cases"
+    if where:
+        which = f"{'meets' if one else 'meet'} the filter {where}"
+    else:
+        which = "is in the archive" if one else "are in the archive"
+    text = f"Only {found} {cases} {which}; {k} were asked for."
     return [LookupWarning("few_cases", text)]
 
 

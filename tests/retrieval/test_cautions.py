@@ -4,7 +4,7 @@ import pytest
 
 from medshadow.retrieval import Hit, LookupAnswer, LookupWarning
 from medshadow.retrieval.answer import Archive
-from medshadow.retrieval.cautions import CODES, disagreeing, most_serious_first
+from medshadow.retrieval.cautions import CODES, disagreeing, few_cases, most_serious_first
 from medshadow.retrieval.facts import facts_of
 
 
@@ -76,3 +76,17 @@ def test_facts_have_one_name_whatever_the_data_set_calls_them():
     assert (eye["laterality"], eye["keywords"], eye["age"]) == ("left", "drusen", 0)
     assert list(facts_of({})) == ["established", "age", "sex", "site", "laterality", "keywords"]
     assert set(facts_of({"sex": "unknown", "site": ""}).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("found", "where", "text"),
+    [
+        (1, "", "Only 1 distinct case is in the archive; 3 were asked for."),
+        (1, "age>80", "Only 1 distinct case meets the filter age>80; 3 were asked for."),
+        (0, "", "Only 0 distinct cases are in the archive; 3 were asked for."),
+        (2, "age>80", "Only 2 distinct cases meet the filter age>80; 3 were asked for."),
+    ],
+)
+def test_few_cases_are_told_in_words(found, where, text):
+    assert few_cases(found, 3, where) == [LookupWarning("few_cases", text)]
+    assert few_cases(3, 3, where) == []
