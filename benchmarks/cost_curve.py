@@ -30,7 +30,6 @@ ENGINE, PEER = "engine", "metric_learning"
 NAMES = {ENGINE: "MedShadow engine", PEER: "pytorch-metric-learning"}
 COLOURS = {ENGINE: "#0b6e6e", PEER: "#b4532a"}
 QUANTITIES = (("ms", "time of forward and backward (ms)"), ("mb", "peak memory above start (MB)"))
-GROWING: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "w", "linewidth": 1}
 Curve = dict[int, dict[str, Any]]
 
 
@@ -99,11 +98,9 @@ def growth(way: str, curve: Curve, fit_from: int) -> list[str]:
     fixed, each, apart = fit(large)
     pairs = list(pairwise(sorted(large)))
     steps = [(large[more]["mb"] - large[less]["mb"]) / (more - less) for less, more in pairs]
-    above = {size: {"mb": figures["mb"] - fixed} for size, figures in large.items()}
     return [
         f"{NAMES[way]}, S >= {fit_from}: time ~ S^{slope(large, 'ms'):.2f}",
-        f"    memory = {fixed:.0f} MB + {1024 * each:.2f} kB x S, within {apart:.0%}; "
-        f"above the {fixed:.0f} MB ~ S^{slope(above, 'mb'):.2f}",
+        f"    memory = {fixed:.0f} MB + {1024 * each:.2f} kB x S, within {apart:.0%}",
         "    a further row, from size to size: "
         + ", ".join(
             f"{1024 * step:.2f} kB (to {more})"
@@ -175,13 +172,6 @@ def draw_panel(
             axes.loglog(sizes, guide, linestyle=(0, (4, 3)), color="0.6", linewidth=1.2, zorder=0)
             place = {"xytext": (8, -6), "ha": "left", "va": "top"}
             note(axes, (sizes[at], guide[at]), f"as S$^{power}$" if power > 1 else "as S", **place)
-        large = full_tiles(curve, fit_from)
-        if way == ENGINE and quantity == "mb" and len(large) > 2:
-            fixed = fit(large)[0]
-            growing = [figures["mb"] - fixed for figures in large.values()]
-            axes.loglog(list(large), growing, color=COLOURS[way], **GROWING)
-            place = {"xytext": (6, -6), "ha": "left", "va": "top"}
-            note(axes, (list(large)[1], growing[1]), f"less the {fixed:.0f} MB", way, **place)
     ticks = sorted({size for curve in curves.values() for size in curve})
     axes.set_xticks(ticks, [str(size) for size in ticks])
     axes.yaxis.set_major_formatter("{x:,.6g}")

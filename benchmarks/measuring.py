@@ -88,17 +88,19 @@ def in_fresh_process(script: str, what: list[str], options: argparse.Namespace) 
 
 
 def best_pass(once: Callable[[], Any], options: argparse.Namespace) -> Figures | None:
-    """Time a function until the seconds are spent; None where the limit leaves it no room."""
+    """Time a function, three times at least, until the seconds are spent; None: no room.
+
+    A pass before those, which first takes hold of its memory, counts for the memory alone.
+    """
     device = torch.device(options.device)
     _limit_memory(device, options.limit)
     held = _reset_peak(device)
     times: list[float] = []
     try:
-        while len(times) < 3 or sum(times) < options.seconds:
+        once()
+        while len(times) < 3 or (sum(times) < options.seconds and len(times) < MOST_PASSES):
             seconds, result = timed(once, device)
             times.append(seconds)
-            if sum(times) > 5 * options.seconds or len(times) == MOST_PASSES:
-                break
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

@@ -41,6 +41,9 @@ PACKAGES = (
     "safetensors", "mlflow",
 )  # fmt: skip
 
+# MLflow would record the program's path, and where the working copy was cloned from.
+_SOURCE = {"mlflow.source.name": "medshadow", "mlflow.source.git.repoURL": ""}
+
 
 class TrackedRun:
     """One MLflow run around one training, used as a context.
@@ -79,7 +82,10 @@ class TrackedRun:
         mlflow.set_tracking_uri(self.uri)
         experiment_id = self._experiment_id()
         run = mlflow.start_run(
-            run_id=self.run_id or None, experiment_id=experiment_id, log_system_metrics=True
+            run_id=self.run_id or None,
+            experiment_id=experiment_id,
+            tags=_SOURCE,
+            log_system_metrics=True,
         )
         self.run_id = run.info.run_id
         self._memory.write_text(self.run_id + "\n")

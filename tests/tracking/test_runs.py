@@ -28,6 +28,16 @@ def test_a_server_chosen_by_the_user_stays_chosen(tmp_path, monkeypatch):
     assert run.uri == os.environ["MLFLOW_TRACKING_URI"] == uri
 
 
+def test_no_path_of_the_program_or_the_working_copy_is_told(tmp_path):
+    with TrackedRun(tmp_path, "lesions") as run:
+        pass
+    with TrackedRun(tmp_path, "lesions", resume=True):
+        pass
+    tags = MlflowClient(run.uri).get_run(run.run_id).data.tags
+    assert tags["medshadow.version"]
+    assert not [value for name, value in tags.items() if os.sep in value]
+
+
 def test_versions_are_those_of_what_is_installed():
     found = versions()
     for name in ("torch", "mlflow", "safetensors", "opencv-python-headless", "numba", "pillow",

@@ -18,8 +18,9 @@ from medshadow.transforms import dermatology_transforms
 
 @pytest.fixture
 def make_trainer(make_embedder, colour_cases, tmp_path):
-    def build(loss, folder="run", max_epochs=3, loss_learning_rate=1e-2):
+    def build(loss, folder="run", max_epochs=3, loss_learning_rate=1e-2, free_length=False):
         embedder = make_embedder()
+        embedder.free_length = free_length
         loader = training_loader(
             colour_cases,
             dermatology_transforms(32, train=True),
@@ -57,6 +58,15 @@ def test_every_objective_trains(name, make_trainer):
     trainer = make_trainer(objective(name))
     trainer.run()
     assert sum(trainer.losses[-3:]) < 0.95 * sum(trainer.losses[:3])
+
+
+def test_the_unnormalised_form_trains_embeddings_of_any_length(make_trainer):
+    trainer = make_trainer(objective("shadow_unnormalized"), free_length=True)
+    lengths = []
+    trainer.loss.register_forward_pre_hook(lambda _, rows: lengths.append(rows[0].norm(dim=1)))
+    trainer.run()
+    assert sum(trainer.losses[-3:]) < 0.95 * sum(trainer.losses[:3])
+    assert torch.cat(lengths).std() > 0.1
 
 
 def test_proxies_are_trained_and_checkpointed(make_trainer, tmp_path):
