@@ -103,7 +103,6 @@ def test_rollback_saves_it(twins, cases):
     assert saved.losses[: (when + 1) * BATCHES] == left.losses[: (when + 1) * BATCHES]
     assert curve(saved, "collapse/rollbacks")[-1] == 1
     assert curve(saved, "collapse/alarm")[-1] == 0
-    assert curve(saved, "probe/hardest_loss")[-1] < 0.2
     assert curve(saved, "collapse/spread")[-1] > 20 * curve(left, "collapse/spread")[-1]
     assert curve(saved, "collapse/centroid_cosine")[-1] < 0.5
     assert set(saved.minings[: (when + 1) * BATCHES]) == {"batch_hard"}
