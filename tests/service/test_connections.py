@@ -11,6 +11,8 @@ import uvicorn
 from medshadow.service import connections
 from medshadow.service.connections import BoundedConnection
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"GET / HTTP/1.1\r\nHost: here\r\n"
 MEGABYTES = 24
 

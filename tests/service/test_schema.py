@@ -11,6 +11,8 @@ from schemathesis.checks import CHECKS
 
 from medshadow.service.settings import Limits
 
+pytestmark = pytest.mark.slow
+
 # Fewer make the suite quicker; the checks are those that hold for any request whatever.
 EXAMPLES = 12
 HOLDING = (

@@ -19,6 +19,8 @@ from medshadow.data.in_memory import read_image_bytes
 from medshadow.networks import Embedder
 from medshadow.retrieval import CaseLookup, CaseStore
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from medshadow.cli import main; main()"]
 # The command itself, but for the export to ONNX, which takes longer than all the rest.
 COMMAND_WITHOUT_ONNX = [

@@ -13,6 +13,8 @@ from medshadow.networks import Backbone, Embedder
 from medshadow.retrieval import encode_cases
 from medshadow.training import CollapseGuard, Probe, cosine
 
+pytestmark = pytest.mark.slow
+
 BATCHES, EPOCHS = 10, 8
 
 

@@ -20,6 +20,8 @@ from medshadow.training import MetricTrainer, cached_backward, training_loader
 from medshadow.training import distributed as ranks
 from medshadow.transforms import dermatology_transforms
 
+pytestmark = pytest.mark.slow
+
 RANKS = 2
 SHARES = {"even": (6, 6), "uneven": (9, 4), "one rank empty": (12, 0), "the other empty": (0, 12)}
 CHUNKS = {"plain": None, "chunks": 2}

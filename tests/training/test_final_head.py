@@ -10,6 +10,8 @@ from medshadow.losses import CrossBatchMemory, ShadowLoss
 from medshadow.networks import Whitening
 from medshadow.training import FinalHead, fit_final_head
 
+pytestmark = pytest.mark.slow
+
 CLASSES = np.repeat(["mel", "nv", "bcc"], 40)
 
 

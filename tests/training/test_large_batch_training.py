@@ -12,6 +12,8 @@ from medshadow.errors import NonFiniteLossError
 from medshadow.losses import ShadowLoss
 from medshadow.training import MetricTrainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def make_trainer(make_embedder, tmp_path):

@@ -15,6 +15,8 @@ from medshadow.training import (
 )
 from medshadow.transforms import dermatology_transforms
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def make_trainer(make_embedder, colour_cases, tmp_path):

@@ -9,6 +9,8 @@ from medshadow.data.cases import CaseTable
 from medshadow.workflows import OutputFolder, preparation, prepare_cases
 from medshadow.workflows.preparation import data_digest
 
+pytestmark = pytest.mark.slow
+
 HALVES = {"training": 0.5, "test": 0.5}
 
 
