@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 import os
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
