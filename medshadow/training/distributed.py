@@ -57,6 +57,16 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def check_joined() -> None:
+    """Raise ValueError where ``torchrun`` started several ranks and none has joined the others."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and rank_and_world_size()[1] == 1:
+        raise ValueError(
+            f"torchrun started {started} ranks, but only `medshadow train` and the pipelines join "
+            "them; expected one of those, or to be started without torchrun"
+        )
+
+
 def rank_and_world_size() -> tuple[int, int]:
     """This process's rank and the number of ranks; (0, 1) without a process group.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medshadow.data.phantoms import write_phantoms
+from medshadow.training.distributed import check_joined
 from medshadow.workflows.configuration import run_config
 from medshadow.workflows.summary import Summary
 
@@ -65,8 +66,9 @@ def run_demo(
         kind: "dermatology" or "fundus".
 
     Raises:
-        ValueError: no such kind.
+        ValueError: no such kind, or torchrun started several processes.
     """
+    check_joined()
     if kind not in DEMOS:
         raise ValueError(f"kind must be one of {list(DEMOS)}; found {kind!r}")
     demo = DEMOS[kind]

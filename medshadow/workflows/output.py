@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medshadow.errors import MedShadowError
 from medshadow.tracking import check_tracking, tracking_uri
-from medshadow.training.distributed import from_first_rank
+from medshadow.training.distributed import check_joined, from_first_rank
 
 # What a run leaves behind once it has begun; a start that failed on its data leaves none of it.
 RESULTS = (
@@ -30,9 +30,11 @@ class OutputFolder:
     Raises:
         MedShadowError: the folder holds an earlier run and neither was asked for, or both were.
         TrackingError: the MLflow server that the run would report to does not answer.
+        ValueError: torchrun started several processes that would all write there, as one each.
     """
 
     def __init__(self, path: str | Path, resume: bool = False, overwrite: bool = False) -> None:
+        check_joined()
         self.path = Path(path)
         self.resume = from_first_rank(lambda: self._open(resume, overwrite))
 

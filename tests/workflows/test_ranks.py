@@ -8,6 +8,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from medshadow.workflows import OutputFolder
+from medshadow.workflows.demo import run_demo
+
 pytestmark = pytest.mark.slow
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "dermatology.py"
@@ -78,3 +81,11 @@ def test_it_is_never_overwritten_unasked(ranks_run):
     refused = torchrun(*words)
     assert refused.returncode != 0
     assert "pass --resume to go" in refused.stderr
+
+
+def test_ranks_that_nobody_joins_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for run in (OutputFolder, run_demo):
+        with pytest.raises(ValueError, match="torchrun started 2 ranks, but only `medshadow tr"):
+            run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
