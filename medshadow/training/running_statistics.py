@@ -31,8 +31,9 @@ class PooledStatistics:
 
     def __init__(self, network: nn.Module) -> None:
         self._layers: list[Any] = [m for m in network.modules() if _is_updated(m)]
-        # Of each layer and each of its calls in a forward pass: (n, mean, variance) of the chunks.
-        self._seen: list[list[list[tuple[int, Tensor, Tensor]]]] = [[] for _ in self._layers]
+        # One for each call in a forward pass. Held from the start on: kept tensors that are made
+        # between a chunk's activations would leave holes where those of the next do not fit.
+        self._seen = [[_Pool(m)] for m in self._layers]
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -70,37 +71,50 @@ class PooledStatistics:
     @torch.no_grad()
     def update(self) -> None:
         """Update every layer once from what was collected."""
-        for layer, calls in zip(self._layers, self._seen, strict=True):
-            for chunks in filter(None, calls):
+        for layer, pools in zip(self._layers, self._seen, strict=True):
+            for pool in pools:
+                if not pool.number:
+                    continue
                 layer.num_batches_tracked += 1
                 share = layer.momentum
                 if share is None:
                     share = 1 / float(layer.num_batches_tracked)
-                mean, variance = _pooled(chunks)
-                for running, new in ((layer.running_mean, mean), (layer.running_var, variance)):
+                for running, new in (
+                    (layer.running_mean, pool.mean),
+                    (layer.running_var, pool.squares / (pool.number - 1)),
+                ):
                     running.copy_((1 - share) * running.double() + share * new)
 
     def _note(self, at: int, layer: Any, output: Tensor) -> None:
-        call, calls = self._calls[at], self._seen[at]
+        call, pools = self._calls[at], self._seen[at]
         self._calls[at] += 1
-        if call == len(calls):
-            calls.append([])
-        values = output.numel() // output.shape[1]
-        if values:
-            found = values, layer.running_mean.clone(), layer.running_var.clone()
-            calls[call].append(found)
+        if call == len(pools):
+            pools.append(_Pool(layer))
+        pools[call].add(output.numel() // output.shape[1], layer.running_mean, layer.running_var)
 
 
-def _pooled(chunks: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of all values, float64."""
-    counts = torch.tensor([[n] for n, _, _ in chunks], dtype=torch.float64)
-    means = torch.stack([mean.double() for _, mean, _ in chunks])
-    variances = torch.stack([variance.double() for _, _, variance in chunks])
-    counts = counts.to(means.device)
-    total = counts.sum()
-    mean = (counts * means).sum(0) / total
-    within, between = (counts - 1) * variances, counts * (means - mean).square()
-    return mean, (within + between).sum(0) / (total - 1)
+class _Pool:
+    """Number, mean and squared deviations from it of the values of each channel, chunk by chunk.
+
+    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances", 1979.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.number = 0
+        self.mean = torch.zeros_like(layer.running_mean, dtype=torch.float64)
+        self.squares = torch.zeros_like(self.mean)
+
+    def add(self, number: int, mean: Tensor, variance: Tensor) -> None:
+        """Add a chunk: values a channel, their mean and unbiased variance."""
+        if not number:
+            return
+        together = self.number + number
+        off = mean - self.mean
+        self.squares += (number - 1) * variance.double()
+        self.squares += off.square() * (self.number * number / together)
+        self.mean += off * (number / together)
+        self.number = together
 
 
 def _is_updated(layer: Any) -> bool:
