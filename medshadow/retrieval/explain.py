@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Cyan stands out on skin and on retina, and in every common kind of colour blindness.
 _TINT = (0, 220, 255)
+# Patches to stand for themselves; with two, fewer explanations held (validation pairs of eyes).
+_DISCS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ def explain(
     2. how much the cosine falls when a patch is hidden behind a blur, a mean over the patches that
        cover a pixel. This is measured, on pixels, with the image as it stands;
     3. both, each standardised, in equal parts;
-    4. nearness to either of the two patches that lowered it most.
+    4. nearness to each of the four patches that lowered it most.
 
     Given is the one whose strongest fifth, hidden behind a blur and behind the image's mean colour,
     lowers the cosine most. None of them says why the regions are alike, nor that what matters for
@@ -162,7 +164,7 @@ class _Side:
         measured = mean_fall(falls, covers)
         smooth = cv2.resize(cells, (size, size), interpolation=cv2.INTER_LINEAR)
         both = _standard(smooth) + _standard(measured)
-        discs = [around(covers[at]) for at in np.argsort(-falls, kind="stable")[:2]]
+        discs = [around(covers[at]) for at in np.argsort(-falls, kind="stable")[:_DISCS]]
         candidates = [smooth, measured, both, *discs]
         regions = [strongest(candidate, seen) for candidate in candidates]
         proof = sum(self._falls(square, regions, fill, other) for fill in FILLS)
