@@ -7,8 +7,8 @@
 Times are medians of forward and backward passes over one batch (random unit embeddings, equal
 classes, margin 0.2). The engine, with single labels and with label sets, and the three matrix
 products run alternately in one process, each once a round, five rounds or more: "x products" is
-the ratio of their medians. Three products, S x S x D each, are the floor that no engine of this
-kind can pass; they are cut into the tiles that are fastest. Peers run in processes of their own.
+the ratio of their medians. The three products, S x S x D each, are cut into the tiles that are
+fastest; where one tile holds the batch, the engine itself needs only two. Peers run in processes of their own.
 Peak memory, above what the process held after a small batch had loaded all code, always comes from
 a fresh process that ran nothing else (on CUDA: torch.cuda.max_memory_allocated).
 

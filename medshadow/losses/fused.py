@@ -21,7 +21,7 @@ from medshadow.losses.counting import TileCounts, has_own_ways
 # Anchors times references from which on loading the loops (a second, once a process) pays.
 FUSED_FROM = 2**16
 # Entries that are worth waking another thread.
-_ENTRIES_A_THREAD = 2**15
+_ENTRIES_A_THREAD = 2**19
 
 
 @cache
@@ -42,7 +42,7 @@ def counts_fused(device: torch.device, anchors: int, references: int) -> bool:
 
 def count_fused(
     name: str, closeness: Tensor, margin: Tensor, by_row: list[np.ndarray], *shared: object
-) -> tuple[TileCounts, Tensor]:
+) -> tuple[TileCounts, np.ndarray]:
     """Count a tile by the loop of that name, its rows shared out among torch's threads.
 
     Each row is counted by itself and the rows are added up in their order, so the result does not
@@ -61,27 +61,26 @@ def count_fused(
     count: Callable[..., object] = getattr(loops(), name)
     matrix = closeness.numpy()
     rows = len(matrix)
-    results = (
-        np.empty(rows),
-        np.empty(rows, np.int64),
-        np.empty(rows, matrix.dtype),
-        np.empty(rows, np.int64),
-    )
+    hinges, active, triplets = np.empty(rows), np.empty(rows, np.int64), np.empty(rows, np.int64)
+    hardest = np.empty(rows, matrix.dtype)
+    given = (*shared, margin.numpy()[()])
+    received = (hinges, active, hardest, triplets)
 
     def count_some(some: slice) -> None:
-        known, received = ([array[some] for array in arrays] for arrays in (by_row, results))
-        count(matrix[some], *known, *shared, margin.numpy()[()], *received)
+        known, results = ([array[some] for array in arrays] for arrays in (by_row, received))
+        count(matrix[some], *known, *given, *results)
 
     threads = max(1, min(torch.get_num_threads(), matrix.size // _ENTRIES_A_THREAD))
-    bounds = np.linspace(0, rows, threads + 1, dtype=int).tolist()
-    spans = [slice(*ends) for ends in pairwise(bounds)]
-    others = [_workers(torch.get_num_threads()).submit(count_some, span) for span in spans[1:]]
-    count_some(spans[0])
-    for other in others:
-        other.result()
-
-    hinges, active, hardest, triplets = (torch.from_numpy(array) for array in results)
-    return TileCounts(hinges.sum(), active.sum(), hardest.max()), triplets
+    if threads == 1:
+        count(matrix, *by_row, *given, *received)
+    else:
+        bounds = np.linspace(0, rows, threads + 1, dtype=int).tolist()
+        spans = [slice(*ends) for ends in pairwise(bounds)]
+        others = [_workers(torch.get_num_threads()).submit(count_some, span) for span in spans[1:]]
+        count_some(spans[0])
+        for other in others:
+            other.result()
+    return TileCounts(*map(torch.as_tensor, (hinges.sum(), active.sum(), hardest.max()))), triplets
 
 
 @lru_cache(maxsize=1)

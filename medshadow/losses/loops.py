@@ -11,13 +11,13 @@ none of them is taken to count from the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-F = TypeVar("F", bound=Callable[..., Any])
+from medshadow.losses.compiling import compiled
+from medshadow.losses.loops_few import FEW, count_few, few_scratch
+
 Array = np.ndarray
 
 # Cells of the table: enough that few thresholds share one, few enough for a core's own cache.
@@ -40,20 +40,7 @@ class Scratch(NamedTuple):
     homes: Array  # cells of the thresholds
 
 
-def _compiled(fast: bool | set[str] = False) -> Callable[[F], F]:
-    """Compile at the first call; keep the result on disk where there is a place for it."""
-
-    def compiled(function: F) -> F:
-        way: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-        try:
-            return njit(cache=True, **way)(function)
-        except RuntimeError:  # neither this folder nor the user's own can be written
-            return njit(**way)(function)
-
-    return compiled
-
-
-@_compiled()
+@compiled()
 def count_blocks(
     closeness: Array,
     begins: Array,
@@ -79,7 +66,26 @@ def count_blocks(
         triplets: T, receives the number of triplets.
     """
     scratch = _scratch(sizes.max(), closeness)
+    # One by one: to read them off a tuple costs more than the comparisons of a short row.
+    thresholds, violators, values, counts, lanes = few_scratch(closeness)
     for i in range(len(closeness)):
+        negatives, positives = closeness.shape[1] - sizes[i], sizes[i] - (owns[i] >= 0)
+        if sizes[i] <= FEW and positives > 0 and negatives > 0:
+            triplets[i] = positives * negatives
+            hinges[i], active[i], hardest[i] = count_few(
+                closeness,
+                i,
+                begins[i],
+                sizes[i],
+                owns[i],
+                margin,
+                thresholds,
+                violators,
+                values,
+                counts,
+                lanes,
+            )
+            continue
         row, begin, end, own = closeness[i], begins[i], begins[i] + sizes[i], owns[i]
         number = 0
         for column in range(begin, end):
@@ -87,12 +93,11 @@ def count_blocks(
             scratch.columns[number] = column
             number += column != own
             row[column] = 0
-        negatives = len(row) - sizes[i]
         triplets[i] = number * negatives
         hinges[i], active[i], hardest[i] = _count_row(row, begin, end, number, negatives, scratch)
 
 
-@_compiled()
+@compiled()
 def count_sets(
     closeness: Array,
     labels: Array,
@@ -147,7 +152,7 @@ def count_sets(
         hinges[i], active[i], hardest[i] = _count_row(row, 0, 0, number, negatives, scratch)
 
 
-@_compiled()
+@compiled()
 def _scratch(widest: int, closeness: Array) -> Scratch:
     """Room for anchors of up to so many positives."""
     cells = _number_of_cells(widest)
@@ -163,7 +168,7 @@ def _scratch(widest: int, closeness: Array) -> Scratch:
     )
 
 
-@_compiled()
+@compiled()
 def _number_of_cells(number: int) -> int:
     cells = _FEWEST_CELLS
     while cells < 2 * number and cells < _MOST_CELLS:
@@ -171,7 +176,7 @@ def _number_of_cells(number: int) -> int:
     return cells
 
 
-@_compiled()
+@compiled()
 def _count_row(
     row: Array, begin: int, end: int, number: int, negatives: int, scratch: Scratch
 ) -> tuple[float, np.int64, float]:
@@ -209,7 +214,7 @@ def _count_row(
     return pushed - pulled, active, nearest - scratch.thresholds[0]
 
 
-@_compiled()
+@compiled()
 def _scale(keys: Array, number: int, row: Array) -> tuple[np.floating, np.floating, np.floating]:
     """What turns a value into its cell: the lowest threshold, a factor, and the last cell."""
     largest = row.dtype.type(np.finfo(row.dtype).max)
@@ -222,7 +227,7 @@ def _scale(keys: Array, number: int, row: Array) -> tuple[np.floating, np.floati
     return low, (row.dtype.type(cells) - row.dtype.type(0.5)) / span, row.dtype.type(cells - 1)
 
 
-@_compiled()
+@compiled()
 def _into_cells(
     values: Array, low: np.floating, scale: np.floating, last: np.floating, cells: Array
 ) -> None:
@@ -231,7 +236,7 @@ def _into_cells(
         cells[n] = np.uint32(np.int32(min(max((values[n] - low) * scale, last - last), last)))
 
 
-@_compiled()
+@compiled()
 def _sort_into_table(number: int, cells: int, scratch: Scratch) -> np.uint32:
     """Sort the keys by their cells, then within; return the most that share a cell."""
     starts, thresholds, places = scratch.starts, scratch.thresholds, scratch.places
@@ -256,7 +261,7 @@ def _sort_into_table(number: int, cells: int, scratch: Scratch) -> np.uint32:
     return crowd
 
 
-@_compiled()
+@compiled()
 def _shell_sort(keys: Array, columns: Array, number: int, crowd: np.int64) -> None:
     """Sort keys that are at most ``crowd`` places from their own, and their columns along."""
     gap = 1
@@ -272,7 +277,7 @@ def _shell_sort(keys: Array, columns: Array, number: int, crowd: np.int64) -> No
         gap //= 3
 
 
-@_compiled()
+@compiled()
 def _count_below(
     values: Array, starts: Array, thresholds: Array, crowd: np.uint32, ranks: Array
 ) -> None:
@@ -298,14 +303,14 @@ def _count_below(
             ranks[n] += np.uint32(below) * step
 
 
-@_compiled()
+@compiled()
 def _tally(ranks: Array, tally: Array) -> None:
     # Neighbours often have one rank: in four columns, no addition waits for the one before.
     for n in range(len(ranks)):
         tally[np.uintp(np.uint32(4) * ranks[n] + np.uint32(n & 3))] += _ONE
 
 
-@_compiled(fast={"reassoc", "nsz", "nnan"})
+@compiled(fast={"reassoc", "nsz", "nnan"})
 def _product_and_largest(values: Array, ranks: Array) -> tuple[float, np.floating]:
     total, largest = 0.0, values[0]
     for n in range(len(values)):

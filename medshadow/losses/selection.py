@@ -93,53 +93,61 @@ class LabelSelection(Selection, Protocol):
 class ClassBlocks:
     """Every valid triplet of single labels; a class is one run of columns, found by ordering.
 
+    Labels are ordered on the CPU wherever they lie: they are few, and every step is short.
+
     Args:
         labels: S labels of the anchors.
-        reference_labels: R labels of the references.
+        reference_labels: R labels of the references; None where these are the anchors themselves.
         own_at: the reference that is the first anchor itself, the others following; None where no
             reference is an anchor.
+        device: where the embeddings are.
     """
 
-    def __init__(self, labels: Tensor, reference_labels: Tensor, own_at: int | None) -> None:
-        together = torch.cat([labels, reference_labels])
-        classes, codes = torch.unique(together, return_inverse=True)
-        codes, reference_codes = codes[: len(labels)], codes[len(labels) :]
-        population = torch.bincount(reference_codes, minlength=len(classes))
+    def __init__(
+        self,
+        labels: Tensor,
+        reference_labels: Tensor | None,
+        own_at: int | None,
+        device: torch.device,
+    ) -> None:
+        self._device = device
+        columns, classes = _runs(reference_labels if reference_labels is not None else labels)
+        anchors, own = columns, np.arange(len(columns))
+        begin, size = (each.repeat(classes.sizes) for each in (classes.begins, classes.sizes))
+        if reference_labels is not None:
+            anchors, begin, size = classes.of(labels)
+            own = np.full(len(anchors), -1)
+            if own_at is not None:
+                own = np.argsort(columns)[own_at + anchors]
+        self._begin, self._size, self._own = begin, size, own
+        self._references = len(columns)
+        self.anchor_order = torch.from_numpy(anchors).to(device)
+        self.reference_order = self.anchor_order
+        if reference_labels is not None:
+            self.reference_order = torch.from_numpy(columns).to(device)
 
-        # Small classes first: a tile's anchors then have about equally many positives.
-        by_size = torch.argsort(population, stable=True)
-        rank = torch.argsort(by_size)
-        self.reference_order = torch.argsort(rank[reference_codes], stable=True)
-        self.anchor_order = torch.argsort(rank[codes], stable=True)
-        begins = torch.zeros_like(population)
-        begins[by_size] = population[by_size].cumsum(0) - population[by_size]
-
-        ordered = codes[self.anchor_order]
-        self._begin, self._size = begins[ordered], population[ordered]
-        self._own: Tensor | None = None
-        if own_at is not None:
-            self._own = torch.argsort(self.reference_order)[own_at + self.anchor_order]
-        positives = self._size - int(own_at is not None)
-        negatives = len(reference_codes) - self._size
-        self.triplets = (positives * negatives).sum()
-        self._sizes: list[int] = self._size.tolist()
-        self.first = int((positives <= 0).sum()) if bool(self.triplets) else len(labels)
-        self.widest = max(self._sizes, default=0)
+        positives = size - (own >= 0)
+        triplets = int((positives * (len(columns) - size)).sum())
+        self.triplets = torch.tensor(triplets, device=device)
+        self.first = int(np.count_nonzero(positives <= 0)) if triplets else len(anchors)
+        self.widest = int(size[-1]) if len(size) else 0
 
     @property
     def fused(self) -> bool:
         """Whether compiled loops count."""
-        return counts_fused(self._size.device, len(self._size), len(self.reference_order))
+        return counts_fused(self._device, len(self._size), self._references)
 
     def sides(self, tile: Tile) -> Sides:
         """A run of columns for each anchor; every other column is a negative."""
         some = slice(tile.start, tile.stop)
-        size = self._size[some, None]
-        place = torch.arange(self._sizes[tile.stop - 1], device=size.device)
-        columns = self._begin[some, None] + torch.minimum(place, size - 1)
-        valid = place < size
-        if self._own is not None:
-            valid &= columns != self._own[some, None]
+        begin, size, own = (
+            torch.from_numpy(each[some, None]).to(self._device)
+            for each in (self._begin, self._size, self._own)
+        )
+        # The last anchor of a tile has the largest class.
+        place = torch.arange(self._size[tile.stop - 1], device=self._device)
+        columns = begin + torch.minimum(place, size - 1)
+        valid = (place < size) & (columns != own)
         lowest = torch.finfo(tile.closeness.dtype).min
 
         def hide(matrix: Tensor) -> object:
@@ -151,9 +159,52 @@ class ClassBlocks:
         """Count the violations among all triplets of some anchors."""
         if not self.fused:
             return _count_all(tile, self.sides(tile))
-        own = torch.full_like(self._size, -1) if self._own is None else self._own
-        by_row = [each[tile.start : tile.stop].numpy() for each in (self._begin, self._size, own)]
+        by_row = [each[tile.start : tile.stop] for each in (self._begin, self._size, self._own)]
         return count_fused("count_blocks", tile.closeness, tile.margin, by_row)[0]
+
+
+class _Classes(NamedTuple):
+    """The classes of labels in the order of their runs, small ones first."""
+
+    labels: np.ndarray
+    begins: np.ndarray
+    sizes: np.ndarray
+
+    def of(self, labels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Order other labels by these classes' runs: which stands where, its begin and its size.
+
+        Those of no class come first, with a size of 0.
+        """
+        known = labels.numpy(force=True)
+        if not len(self.labels):
+            nothing = np.zeros(len(known), np.int64)
+            return np.arange(len(known)), nothing, nothing
+        ascending = self.labels.argsort()
+        found = np.searchsorted(self.labels, known, sorter=ascending)
+        place = ascending[found.clip(max=len(ascending) - 1)]
+        place[self.labels[place] != known] = -1
+        order = place.argsort(kind="stable")
+        place = place[order]
+        return order, self.begins[place], np.where(place < 0, 0, self.sizes[place])
+
+
+def _runs(labels: Tensor) -> tuple[np.ndarray, _Classes]:
+    """Order labels by class, small classes first: which stands where, and the runs they form.
+
+    A tile's anchors then have about equally many positives.
+    """
+    known = labels.numpy(force=True)
+    order = known.argsort(kind="stable")
+    ordered = known[order]
+    first = np.ones(len(known), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    ends = np.append(first.nonzero()[0], len(known))
+    begins, sizes = ends[:-1], ends[1:] - ends[:-1]
+    by_size = sizes.argsort(kind="stable")
+    begins, sizes = begins[by_size], sizes[by_size]
+    moved = sizes.cumsum() - sizes
+    order = order[np.arange(len(known)) + (begins - moved).repeat(sizes)]
+    return order, _Classes(known[order[moved]], moved, sizes)
 
 
 class LabelSets:
@@ -214,7 +265,7 @@ class LabelSets:
             references,
             self._equal,
         )
-        self.triplets = self.triplets + triplets.sum()
+        self.triplets = self.triplets + int(triplets.sum())
         return counts
 
     @cached_property
@@ -236,14 +287,18 @@ class LabelSets:
 
 
 def select_by_labels(
-    labels: Tensor, reference_labels: Tensor | None, own_at: int | None, positive: str
+    labels: Tensor,
+    reference_labels: Tensor | None,
+    own_at: int | None,
+    positive: str,
+    device: torch.device,
 ) -> LabelSelection:
     """Choose every valid triplet of these labels: S integers, or S x L multi-hot label sets."""
+    if labels.ndim == 1:
+        return ClassBlocks(labels, reference_labels, own_at, device)
     if reference_labels is None:
         reference_labels, own_at = labels, 0
-    if labels.ndim == 2:
-        return LabelSets(labels, reference_labels, own_at, positive)
-    return ClassBlocks(labels, reference_labels, own_at)
+    return LabelSets(labels.to(device), reference_labels.to(device), own_at, positive)
 
 
 def _count_all(tile: Tile, sides: Sides) -> TileCounts:

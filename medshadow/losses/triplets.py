@@ -162,7 +162,6 @@ def select_triplets(
             found, missing = missing, found
         raise ValueError(f"{found} were given without {missing}")
     _check_labels(labels, embeddings, "labels", "embeddings")
-    labels = labels.to(embeddings.device)
     if references is not None and reference_labels is not None:
         _check_labels(reference_labels, references, "reference_labels", "references")
         if labels.shape[1:] != reference_labels.shape[1:]:
@@ -171,7 +170,6 @@ def select_triplets(
                 f"{tuple(reference_labels.shape)}; expected both single labels or both label sets "
                 "over the same labels"
             )
-        reference_labels = reference_labels.to(embeddings.device)
     if own_at is not None and (
         references is None or not 0 <= own_at <= len(references) - len(embeddings)
     ):
@@ -180,7 +178,7 @@ def select_triplets(
             f"own_at={own_at!r} with {found} references; expected the place of the "
             f"{len(embeddings)} embeddings among them"
         )
-    return select_by_labels(labels, reference_labels, own_at, positive)
+    return select_by_labels(labels, reference_labels, own_at, positive, embeddings.device)
 
 
 def check_settings(

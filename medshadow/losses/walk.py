@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medshadow.losses.counting import Workspace, has_own_ways
+from medshadow.losses.one_tile import OneTile, fits_one_tile
 from medshadow.losses.selection import Selection, Tile
 
 # Entries that each core counts at once: four working arrays of them fit its own cache.
@@ -164,8 +165,10 @@ class _Walk:
         length = math.ceil((end - begin) / count)
         return [(start, min(start + length, end)) for start in range(begin, end, length)]
 
-    def loss(self, reduction: str) -> tuple[Tensor, Tensor]:
-        """Return the reduced loss and the factor that turns the summed gradient into its own."""
+    def reduced(
+        self, reduction: str, differentiate: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the loss and its gradients by the embeddings and by the references."""
         triplets = {
             "mean": self.selection.triplets,
             "mean_active": self.active,
@@ -175,14 +178,18 @@ class _Walk:
         share = torch.where(self.finite, share, torch.nan)
         # The closed form subtracts large sums: rounding may leave an empty hinge just below zero.
         loss = self.as_given(self.hinges.clamp_min(0) * share)
-        return loss, share.to(self.scale.dtype)
+        by_anchor, by_reference = self._gradients() if differentiate else (None, None)
+        for gradient in (by_anchor, by_reference):
+            if gradient is not None:
+                gradient.mul_(share.to(gradient.dtype))
+        return loss, by_anchor, by_reference
 
     def as_given(self, number: Tensor) -> Tensor:
         """A number in the units of the embeddings: the largest there is in place of an infinity."""
         largest = torch.finfo(self.scale.dtype).max
         return (number.double() * self.scale).clamp(-largest, largest).to(self.scale.dtype)
 
-    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
+    def _gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of the summed hinges by the embeddings and by the references, as given."""
         anchors, references = self.anchors, self.references
         own = references is anchors
@@ -203,6 +210,12 @@ class _Walk:
             None if by_anchor is None else anchors.restored(by_anchor),
             None if by_reference is None else references.restored(by_reference),
         )
+
+    def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Triplets, active triplets and the largest violation."""
+        triplets = self.selection.triplets.clone()
+        hardest = torch.where(triplets > 0, self.as_given(self.hardest), torch.nan)
+        return triplets, self.active, torch.where(self.finite, hardest, torch.nan)
 
 
 def power_of_two(rows: list[Tensor]) -> Tensor:
@@ -232,18 +245,18 @@ class TripletHinge(torch.autograd.Function):
         """Return the loss, then triplets, active triplets and the largest violation."""
         wanted = (bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1]))
         with torch.autocast(embeddings.device.type, enabled=False):
-            walk = _Walk(embeddings, references, selection, margin, normalize, tile_bytes, wanted)
-            loss, share = walk.loss(reduction)
-            gradients = walk.gradients() if any(wanted) else (None, None)
-            ctx.save_for_backward(
-                embeddings, references, *(g if g is None else g.mul_(share) for g in gradients)
-            )
-        triplets = selection.triplets.clone()
-        hardest = torch.where(triplets > 0, walk.as_given(walk.hardest), torch.nan)
-        hardest = torch.where(walk.finite, hardest, torch.nan)
-        active = walk.active
-        ctx.mark_non_differentiable(triplets, active, hardest)
-        return loss, triplets, active, hardest
+            done: OneTile | _Walk
+            if fits_one_tile(embeddings, references, selection, normalize, tile_bytes):
+                done = OneTile(embeddings, selection, margin, ZERO_NORM)
+            else:
+                done = _Walk(
+                    embeddings, references, selection, margin, normalize, tile_bytes, wanted
+                )
+            loss, *gradients = done.reduced(reduction, any(wanted))
+        ctx.save_for_backward(embeddings, references, *gradients)
+        statistics = done.statistics()
+        ctx.mark_non_differentiable(*statistics)
+        return loss, *statistics
 
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
