@@ -8,9 +8,9 @@ Times are medians of forward and backward passes over one batch (random unit emb
 classes, margin 0.2). The engine, with single labels and with label sets, and the three matrix
 products run alternately in one process, each once a round, five rounds or more: "x products" is
 the ratio of their medians. The three products, S x S x D each, are cut into the tiles that are
-fastest; where one tile holds the batch, the engine itself needs only two. Peers run in processes of their own.
-Peak memory, above what the process held after a small batch had loaded all code, always comes from
-a fresh process that ran nothing else (on CUDA: torch.cuda.max_memory_allocated).
+fastest; where one tile holds the batch, the engine itself needs only two. Peers run in processes
+of their own. Peak memory, above what the process held after a small batch had loaded all code,
+always comes from a fresh process that ran nothing else (on CUDA: torch.cuda.max_memory_allocated).
 
 "x ours" is a row's time or memory over that of ours with the same rule of mining. All ways see the
 same batch, and the table says how far their values lie apart. Peers list every triplet: where that

@@ -56,6 +56,8 @@ class OneTile:
         self._loops = loops_rows
         dtype = torch.promote_types(embeddings.dtype, torch.float32)
         rows = embeddings.detach().to(dtype).contiguous()
+        # First the largest: what lives on after it is freed would else leave a hole before it.
+        self._weights = rows.new_empty(len(rows), len(rows))
         order = selection.anchor_order
         self._order = np.arange(len(rows)) if order is None else order.numpy()
         self._units = torch.empty_like(rows)
@@ -65,7 +67,7 @@ class OneTile:
         )
         if not self._finite:
             self._units.zero_()
-        self._weights = self._units @ self._units.T
+        torch.mm(self._units, self._units.T, out=self._weights)
         width, unit = (torch.tensor(number, dtype=dtype) for number in (margin, 1.0))
         self._counts = selection.count(
             Tile(0, self._weights, self._weights, width, unit, Workspace(rows.device))

@@ -16,7 +16,15 @@ from torch import nn
 from medshadow.data import CaseTable
 from medshadow.losses import CrossBatchMemory, ShadowLoss
 from medshadow.networks import Backbone, Embedder
-from medshadow.training import MetricTrainer, cached_backward, training_loader
+from medshadow.training import (
+    CollapseGuard,
+    MetricTrainer,
+    MiningCurriculum,
+    Probe,
+    Stage,
+    cached_backward,
+    training_loader,
+)
 from medshadow.training import distributed as ranks
 from medshadow.transforms import dermatology_transforms
 
@@ -28,6 +36,12 @@ CHUNKS = {"plain": None, "chunks": 2}
 WAYS = ("plain", "chunks", "label sets", "label sets with memory")
 LABELS = ("labels", "sets", "bool sets")
 EPOCHS, BATCHES = 2, 2
+# Semi-hard, then batch-hard with larger batches, and back again after a collapse at its last step.
+STAGES = [
+    Stage("semihard", 0.3, classes_per_batch=None, images_per_class=4, epochs=1),
+    Stage("batch_hard", 0.2, classes_per_batch=None, images_per_class=6),
+]
+STAGES_RUN, COLLAPSE_AT = [1, 2, 1, 2], 2 * BATCHES
 
 
 class ProxyLoss(nn.Module):
@@ -43,6 +57,14 @@ class ProxyLoss(nn.Module):
         if labels.ndim == 1:
             loss = loss + nn.functional.cross_entropy(embeddings @ self.proxies.T, labels)
         return loss
+
+
+class DeclaredCollapse(CollapseGuard):
+    """Finds a collapse after one step, whatever it measures."""
+
+    def _agreeing(self, signs):
+        now = self._trainer.engine.state.iteration == COLLAPSE_AT
+        return dict.fromkeys(super()._agreeing(signs), now)
 
 
 class Net(nn.Module):
@@ -102,7 +124,15 @@ def with_sets(table):
 
 
 def make_trainer(
-    table, folder, *, max_epochs=EPOCHS, chunk_size=None, norm="frozen", seed=1, memory=None
+    table,
+    folder,
+    *,
+    max_epochs=EPOCHS,
+    chunk_size=None,
+    norm="frozen",
+    seed=1,
+    memory=None,
+    stages=None,
 ):
     embedder = make_embedder(seed)
     embedder.backbone.features.layers[1].requires_grad_(norm != "frozen")
@@ -119,6 +149,12 @@ def make_trainer(
         progress=False,
     )
     trained = [p for p in (*embedder.parameters(), *loss.parameters()) if p.requires_grad]
+    parts = {}
+    if stages is not None:
+        curriculum = MiningCurriculum(stages)
+        probe = Probe(table, section="training", images_per_class=4)
+        guard = DeclaredCollapse(probe, policy="rollback", curriculum=curriculum)
+        parts = {"curriculum": curriculum, "probe": probe, "guard": guard}
     calls = []
 
     def validate(embedder):
@@ -138,6 +174,7 @@ def make_trainer(
         precision="float32",
         device="cpu",
         progress=False,
+        parts=parts,
     )
     trainer.calls = calls
     return trainer
@@ -158,6 +195,8 @@ def outcome(trainer):
         "metrics": dict(trainer.best_metrics),
         "validations": len(trainer.calls),
         "epoch": trainer.engine.state.epoch,
+        "rates": [group["lr"] for group in trainer.optimizer.param_groups],
+        "epochs": trainer.history.epochs,
     }
 
 
@@ -171,6 +210,9 @@ def train_in_every_way(table, folder):
     settings = {"chunk_size": 5, "memory": 24}
     outcome(make_trainer(sets, folder / "memory", max_epochs=1, **settings))
     found["label sets with memory"] = outcome(make_trainer(sets, folder / "memory", **settings))
+    settings = {"memory": 24, "stages": STAGES}
+    outcome(make_trainer(table, folder / "stages", max_epochs=3, **settings))
+    found["curriculum"] = outcome(make_trainer(table, folder / "stages", max_epochs=4, **settings))
     return found
 
 
@@ -277,6 +319,23 @@ def test_training_on_two_ranks_is_training_in_one_process(two_ranks, one_process
     assert first["loss"] == second["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert first["metrics"] == second["metrics"] == expected["metrics"]
     assert first["epoch"] == second["epoch"] == EPOCHS
+
+
+def test_ranks_go_through_stages_and_back_together(two_ranks, one_process):
+    expected = one_process["curriculum"]
+    first, second = (found["training"]["curriculum"] for found in two_ranks)
+    for name, tensor in expected["state"].items():
+        assert torch.equal(first["state"][name], second["state"][name]), name
+        assert torch.allclose(first["state"][name], tensor, atol=1e-5), name
+    for found in (expected, first, second):
+        epochs = found["epochs"]
+        assert [e["curriculum/stage"] for e in epochs] == STAGES_RUN
+        assert [e["curriculum/batch_size"] for e in epochs] == [12, 18, 12, 18]
+        assert [e["collapse/rollbacks"] for e in epochs] == [0, 1, 1, 1]
+        assert found["rates"] == pytest.approx([0.01])
+    for name in ("train/loss", "probe/hardest_loss", "collapse/spread"):
+        values = [[e[name] for e in found["epochs"]] for found in (expected, first, second)]
+        assert values[1] == values[2] == pytest.approx(values[0], rel=1e-4), name
 
 
 def test_the_first_rank_alone_validates(two_ranks):
