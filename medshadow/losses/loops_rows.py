@@ -25,7 +25,8 @@ def directions(
     Args:
         rows: S x D.
         order: S, which row comes first, second and so on.
-        zero_norm: rows of at most this norm have no direction: zeros, with an inverse norm of 0.
+        zero_norm: at most 1e-10; rows of at most this norm have no direction: zeros, with an
+            inverse norm of 0.
         units: S x D, receives the unit vectors in that order.
         inverse_norms: S in float64, receives 1 / norm of each.
 

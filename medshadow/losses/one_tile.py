@@ -55,7 +55,8 @@ class OneTile:
 
         self._loops = loops_rows
         dtype = torch.promote_types(embeddings.dtype, torch.float32)
-        rows = embeddings.detach().to(dtype).contiguous()
+        # A plain tensor, also of a MONAI network, whose kind has ways of its own.
+        rows = embeddings.detach().to(dtype).contiguous().as_subclass(Tensor)
         # First the largest: what lives on after it is freed would else leave a hole before it.
         self._weights = rows.new_empty(len(rows), len(rows))
         order = selection.anchor_order

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from medshadow.losses import ShadowLoss
@@ -25,6 +26,23 @@ def test_the_losses_need_torch_alone():
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("way_of_counting")
+@pytest.mark.parametrize("mining", ["batch_all", "semihard"])
+@pytest.mark.parametrize("sets", [False, True])
+def test_tensors_of_monai_are_taken_like_any(draw, mining, sets):
+    labels = torch.arange(12) % 3
+    if sets:
+        labels = torch.nn.functional.one_hot(labels)
+    found = []
+    for kind in (Tensor, MetaTensor):
+        rows = draw(12, 4).as_subclass(kind).requires_grad_()
+        value = ShadowLoss(0.2, mining)(rows, labels.as_subclass(kind))
+        value.backward()
+        found.append((value.item(), rows.grad.as_subclass(Tensor)))
+    assert found[1][0] == found[0][0]
+    assert torch.equal(found[1][1], found[0][1])
 
 
 @pytest.fixture
