@@ -25,6 +25,12 @@ class TileCounts(NamedTuple):
     hardest: Tensor
 
 
+def added(one: TileCounts, other: TileCounts) -> TileCounts:
+    """What all of these anchors add to the loss."""
+    hinges, active = one.hinges + other.hinges, one.active + other.active
+    return TileCounts(hinges, active, torch.maximum(one.hardest, other.hardest))
+
+
 class Workspace:
     """Buffers that every tile uses again, so that no tile waits for fresh memory."""
 

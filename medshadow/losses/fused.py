@@ -41,15 +41,19 @@ def counts_fused(device: torch.device, anchors: int, references: int) -> bool:
 
 
 def count_fused(
-    name: str, closeness: Tensor, margin: Tensor, by_row: list[np.ndarray], *shared: object
+    count: Callable[..., object],
+    closeness: Tensor,
+    margin: Tensor,
+    by_row: list[np.ndarray],
+    *shared: object,
 ) -> tuple[TileCounts, np.ndarray]:
-    """Count a tile by the loop of that name, its rows shared out among torch's threads.
+    """Count a tile by a compiled loop, its rows shared out among torch's threads.
 
     Each row is counted by itself and the rows are added up in their order, so the result does not
     depend on the number of threads.
 
     Args:
-        name: a function of :mod:`medshadow.losses.loops`.
+        count: a function of :mod:`medshadow.losses.loops` or ``loops_few``.
         closeness: T x R on the CPU, overwritten with the derivative of the sum of hinges by it.
         margin: 0-d, of the dtype of ``closeness``.
         by_row: what the loop is told of each row, T entries each.
@@ -58,7 +62,6 @@ def count_fused(
     Returns:
         The counts, and the number of each row's triplets.
     """
-    count: Callable[..., object] = getattr(loops(), name)
     matrix = closeness.numpy()
     rows = len(matrix)
     hinges, active, triplets = np.empty(rows), np.empty(rows, np.int64), np.empty(rows, np.int64)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from medshadow.losses.compiling import compiled
-from medshadow.losses.loops_few import FEW, count_few, few_scratch
 
 Array = np.ndarray
 
@@ -66,26 +65,7 @@ def count_blocks(
         triplets: T, receives the number of triplets.
     """
     scratch = _scratch(sizes.max(), closeness)
-    # One by one: to read them off a tuple costs more than the comparisons of a short row.
-    thresholds, violators, values, counts, lanes = few_scratch(closeness)
     for i in range(len(closeness)):
-        negatives, positives = closeness.shape[1] - sizes[i], sizes[i] - (owns[i] >= 0)
-        if sizes[i] <= FEW and positives > 0 and negatives > 0:
-            triplets[i] = positives * negatives
-            hinges[i], active[i], hardest[i] = count_few(
-                closeness,
-                i,
-                begins[i],
-                sizes[i],
-                owns[i],
-                margin,
-                thresholds,
-                violators,
-                values,
-                counts,
-                lanes,
-            )
-            continue
         row, begin, end, own = closeness[i], begins[i], begins[i] + sizes[i], owns[i]
         number = 0
         for column in range(begin, end):
@@ -93,6 +73,7 @@ def count_blocks(
             scratch.columns[number] = column
             number += column != own
             row[column] = 0
+        negatives = len(row) - sizes[i]
         triplets[i] = number * negatives
         hinges[i], active[i], hardest[i] = _count_row(row, begin, end, number, negatives, scratch)
 

@@ -1,7 +1,9 @@
 """Compiled counting for anchors with few positives: every threshold meets every negative.
 
 Comparing them all takes no search and no branch, so a processor does it eight at a time. Arrays
-are handed over whole, with places in them: a slice would be counted as one more owner.
+are handed over whole and one by one: a slice or a tuple would be counted as one more owner.
+
+No file of compiled loops calls another's: what is kept on disk is renewed as its own file changes.
 """
 
 from __future__ import annotations
@@ -20,25 +22,52 @@ _int32 = np.int32
 
 
 @compiled()
-def few_scratch(closeness: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Room for one anchor at a time, of these references.
+def count_few(
+    closeness: Array,
+    begins: Array,
+    sizes: Array,
+    owns: Array,
+    margin: np.floating,
+    hinges: Array,
+    active: Array,
+    hardest: Array,
+    triplets: Array,
+) -> None:
+    """Count for anchors whose positives are one run of at most ``FEW`` columns.
 
-    Returns:
-        Its thresholds; for each of them, the negatives above; its negatives; for each of them, the
-        thresholds below; and numbers that are compared side by side.
+    Arguments as for :func:`medshadow.losses.loops.count_blocks`.
     """
-    width = closeness.shape[1] + _LANES
-    return (
-        np.empty(FEW + 8, closeness.dtype),
-        np.empty(FEW + 8, np.int32),
-        np.empty(width, closeness.dtype),
-        np.empty(width, np.int32),
-        np.empty(_LANES, closeness.dtype),
-    )
+    rows, width = closeness.shape
+    thresholds = np.empty(FEW + 8, closeness.dtype)
+    violators = np.empty(FEW + 8, np.int32)  # of each threshold, the negatives above
+    values = np.empty(width + _LANES, closeness.dtype)  # the negatives
+    counts = np.empty(width + _LANES, np.int32)  # of each of them, the thresholds below
+    lanes = np.empty(_LANES, closeness.dtype)
+    for i in range(rows):
+        negatives, positives = width - sizes[i], sizes[i] - (owns[i] >= 0)
+        triplets[i] = max(positives, 0) * negatives
+        hinges[i], active[i], hardest[i] = 0.0, 0, -np.inf
+        if triplets[i] > 0:
+            hinges[i], active[i], hardest[i] = _count_anchor(
+                closeness,
+                i,
+                begins[i],
+                sizes[i],
+                owns[i],
+                margin,
+                thresholds,
+                violators,
+                values,
+                counts,
+                lanes,
+            )
+        else:
+            for column in range(width):
+                closeness[i, column] = 0
 
 
 @compiled()
-def count_few(
+def _count_anchor(
     closeness: Array,
     i: int,
     begin: int,
@@ -51,20 +80,6 @@ def count_few(
     counts: Array,
     lanes: Array,
 ) -> tuple[float, np.int64, float]:
-    """Count one anchor whose positives are the columns from ``begin``, but for its ``own``.
-
-    Args:
-        closeness: T x R; row ``i`` is overwritten with the derivative of its sum of hinges.
-        i: the anchor, which has a triplet.
-        begin: the first column of its class.
-        size: how many columns that has, at most ``FEW``.
-        own: the anchor's own column, or -1.
-        margin: of the dtype of ``closeness``.
-        thresholds: room, as are those that follow: see :func:`few_scratch`.
-
-    Returns:
-        The sum of its hinges, how many are positive, and the largest violation.
-    """
     negatives = closeness.shape[1] - size
     _take(closeness, i, begin, size, own, margin, thresholds, values, counts)
     padded = (negatives + _LANES - 1) // _LANES * _LANES

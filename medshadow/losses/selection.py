@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medshadow.losses.counting import TileCounts, Workspace, count_violations
+from medshadow.losses.counting import TileCounts, Workspace, added, count_violations
 from medshadow.losses.fused import count_fused, counts_fused
 
 POSITIVE_RULES = ("any", "equal")
@@ -159,8 +159,17 @@ class ClassBlocks:
         """Count the violations among all triplets of some anchors."""
         if not self.fused:
             return _count_all(tile, self.sides(tile))
-        by_row = [each[tile.start : tile.stop] for each in (self._begin, self._size, self._own)]
-        return count_fused("count_blocks", tile.closeness, tile.margin, by_row)[0]
+        from medshadow.losses import loops, loops_few
+
+        known = [each[tile.start : tile.stop] for each in (self._begin, self._size, self._own)]
+        few = int(np.searchsorted(known[1], loops_few.FEW, "right"))  # small classes stand first
+        parts = ((loops_few.count_few, slice(few)), (loops.count_blocks, slice(few, None)))
+        counts = [
+            count_fused(count, tile.closeness[some], tile.margin, [each[some] for each in known])[0]
+            for count, some in parts
+            if len(known[1][some])
+        ]
+        return counts[0] if len(counts) == 1 else added(*counts)
 
 
 class _Classes(NamedTuple):
@@ -257,8 +266,10 @@ class LabelSets:
         if self._own_at is None:
             own[:] = -1
         anchors, references = self._words
+        from medshadow.losses import loops
+
         counts, triplets = count_fused(
-            "count_sets",
+            loops.count_sets,
             tile.closeness,
             tile.margin,
             [anchors[tile.start : tile.stop], own],

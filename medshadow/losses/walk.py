@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medshadow.losses.counting import Workspace, has_own_ways
+from medshadow.losses.counting import TileCounts, Workspace, added, has_own_ways
 from medshadow.losses.one_tile import OneTile, fits_one_tile
 from medshadow.losses.selection import Selection, Tile
 
@@ -94,8 +94,7 @@ class _Walk:
         self.compared = self.references.compared
 
         zero = torch.zeros((), device=embeddings.device)
-        self.hinges, self.active = zero.double(), zero.long()
-        self.hardest = (zero - torch.inf).to(dtype)
+        self.counts = TileCounts(zero.double(), zero.long(), (zero - torch.inf).to(dtype))
         self._accumulate(tile_bytes, wanted)
 
     def _accumulate(self, tile_bytes: int, wanted: tuple[bool, bool]) -> None:
@@ -147,9 +146,7 @@ class _Walk:
                     workspace,
                 )
             )
-            self.hinges += counts.hinges
-            self.active += counts.active
-            self.hardest = torch.maximum(self.hardest, counts.hardest)
+            self.counts = added(self.counts, counts)
 
     def _tiles(self, tile_bytes: int) -> list[tuple[int, int]]:
         """Cut the anchors that have triplets into runs of equal length within the budget."""
@@ -171,13 +168,13 @@ class _Walk:
         """Return the loss and its gradients by the embeddings and by the references."""
         triplets = {
             "mean": self.selection.triplets,
-            "mean_active": self.active,
-            "sum": torch.ones_like(self.active),
+            "mean_active": self.counts.active,
+            "sum": torch.ones_like(self.counts.active),
         }[reduction]
         share = 1 / triplets.double().clamp_min(1)
         share = torch.where(self.finite, share, torch.nan)
         # The closed form subtracts large sums: rounding may leave an empty hinge just below zero.
-        loss = self.as_given(self.hinges.clamp_min(0) * share)
+        loss = self.as_given(self.counts.hinges.clamp_min(0) * share)
         by_anchor, by_reference = self._gradients() if differentiate else (None, None)
         for gradient in (by_anchor, by_reference):
             if gradient is not None:
@@ -214,8 +211,8 @@ class _Walk:
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Triplets, active triplets and the largest violation."""
         triplets = self.selection.triplets.clone()
-        hardest = torch.where(triplets > 0, self.as_given(self.hardest), torch.nan)
-        return triplets, self.active, torch.where(self.finite, hardest, torch.nan)
+        hardest = torch.where(triplets > 0, self.as_given(self.counts.hardest), torch.nan)
+        return triplets, self.counts.active, torch.where(self.finite, hardest, torch.nan)
 
 
 def power_of_two(rows: list[Tensor]) -> Tensor:
