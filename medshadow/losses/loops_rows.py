@@ -12,7 +12,7 @@ Array = np.ndarray
 _SMALLEST, _LARGEST = 1e-20, 1e30
 # Columns and rows of a block that is transposed within the fastest cache.
 _BLOCK = 8
-# Below all of float32, what an empty row is divided by.
+# Rows whose largest entry is below this have no direction, and are not divided by less.
 _TINY = 1e-37
 
 
